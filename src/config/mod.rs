@@ -1,0 +1,224 @@
+//! One typed tree for `cutwater.toml`.
+//!
+//! In: a file, or a name and two URLs from the command line. Out: [`Config`], complete and checked, secrets resolved
+//! from `${ENV}` and `${file:/path}`. What can go wrong: an unknown key, a wrong type, a variable that is not set:
+//! each an error that points at its line. Only keys that do something are accepted.
+
+mod units;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+pub use units::{ByteSize, HumanDuration};
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[migration]`
+    pub migration: MigrationConfig,
+    /// `[source]`
+    pub source: SourceConfig,
+    /// `[target]`
+    pub target: TargetConfig,
+    /// `[snapshot]`
+    #[serde(default)]
+    pub snapshot: SnapshotConfig,
+    /// `[apply]`
+    #[serde(default)]
+    pub apply: ApplyConfig,
+    /// `[[transform]]`, in order; the first that matches a table is its rule.
+    #[serde(default)]
+    pub transform: Vec<TransformRule>,
+    /// `[cutover]`
+    #[serde(default)]
+    pub cutover: CutoverConfig,
+    /// `[telemetry]`
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+}
+
+/// `[migration]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationConfig {
+    /// Names the migration; everything it creates anywhere is called `cutwater_<name>`. Lower-case letters, digits and
+    /// `_`, at most 40.
+    pub name: String,
+}
+
+/// `[source]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// `postgres://user:${PASSWORD}@host:5432/db?sslmode=verify-full`
+    pub url: Url,
+    /// Patterns of the tables to migrate; empty: all user tables of the database.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// How much log the source may keep for us before `status` and the log warn.
+    #[serde(default)]
+    pub max_retained: Option<ByteSize>,
+}
+
+/// `[target]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// As the source's.
+    pub url: Url,
+    /// What to do about rows already in a target table.
+    #[serde(default)]
+    pub existing: Existing,
+}
+
+/// `[target] existing`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Existing {
+    /// Refuse, with counts.
+    #[default]
+    Stop,
+    /// Empty the table first.
+    Truncate,
+}
+
+/// `[snapshot]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapshotConfig {
+    /// Connections that copy at the same time, and that build indexes at the same time.
+    pub workers: usize,
+    /// A table estimated larger than this is copied in several ranges at once.
+    pub chunk_rows: u64,
+    /// Upper limit over all workers together; none by default.
+    pub max_rows_per_second: Option<u64>,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        SnapshotConfig { workers: 4, chunk_rows: 1_000_000, max_rows_per_second: None }
+    }
+}
+
+/// `[apply]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApplyConfig {
+    /// A batch ends at the first commit past this many changes.
+    pub batch_rows: usize,
+    /// … or past this many bytes. A source transaction larger than this is applied in parts inside one target
+    /// transaction.
+    pub batch_bytes: ByteSize,
+    /// How long a batch may wait for more transactions when the stream is quiet.
+    pub linger: HumanDuration,
+    /// What to do about a row the target refuses.
+    pub on_error: OnError,
+}
+
+impl Default for ApplyConfig {
+    fn default() -> Self {
+        ApplyConfig {
+            batch_rows: 50_000,
+            batch_bytes: ByteSize(16 << 20),
+            linger: HumanDuration(Duration::from_millis(5)),
+            on_error: OnError::Stop,
+        }
+    }
+}
+
+/// `[apply] on_error`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// Stop the run and name the row.
+    #[default]
+    Stop,
+    /// Write the row to `cutwater.dead_letter` and go on.
+    DeadLetter,
+}
+
+/// One `[[transform]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformRule {
+    /// Pattern of the source tables it is for.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// New names at the target.
+    #[serde(default)]
+    pub rename: Rename,
+    /// Which columns travel: names and `*`, `!name` leaves one out. Empty: all.
+    #[serde(default)]
+    pub columns: Vec<String>,
+}
+
+/// `rename = { schema = "app", table = "people", columns = { mail = "email" } }`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rename {
+    /// The schema at the target.
+    pub schema: Option<String>,
+    /// The table at the target; only where the rule matches a single table.
+    pub table: Option<String>,
+    /// Source column → target column.
+    pub columns: BTreeMap<String, String>,
+}
+
+/// `[cutover]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CutoverConfig {
+    /// Shell command that moves the clients. Run after the point of no return, possibly more than once: it must be
+    /// idempotent. Facts are in its environment.
+    pub switch_command: Option<String>,
+    /// How far past the source's last value each target sequence is set, in increments.
+    pub sequence_margin: u64,
+    /// A clean verify older than this does not open the gate.
+    pub max_verify_age: HumanDuration,
+}
+
+impl Default for CutoverConfig {
+    fn default() -> Self {
+        CutoverConfig {
+            switch_command: None,
+            sequence_margin: 1_000,
+            max_verify_age: HumanDuration(Duration::from_secs(24 * 3600)),
+        }
+    }
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// `127.0.0.1:9464`: where `run` serves `/metrics` and `/status`. Absent: not served.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Log filter, as in `RUST_LOG`.
+    pub log: Option<String>,
+}
+
+/// A database URL, which may hold a password: never printed.
+#[derive(Clone, Deserialize)]
+pub struct Url(SecretString);
+
+impl Url {
+    /// Takes a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        Url(SecretString::from(url.into()))
+    }
+
+    /// The URL with its secrets, for the connection code only.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Url(..)")
+    }
+}

@@ -1,0 +1,31 @@
+//! Cutwater moves a live database to another server while it is being written to.
+//!
+//! Data flows down this list, and a module uses only what stands below it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | what a person types |
+//! | [`cutover`], [`verify`] | the guarded switch; the comparison of both ends |
+//! | [`pipeline`] | reader → transform → batcher → applier, and who restarts it |
+//! | [`transform`] | rules, compiled once a table |
+//! | [`source`], [`target`] | the two ends |
+//! | [`postgres`] | what both ends share when they are Postgres |
+//! | [`telemetry`] | lag, metrics, the HTTP status |
+//! | [`schema`], [`config`] | what tables look like; what was asked for |
+//! | [`change`], [`error`] | the model; what goes wrong |
+//!
+//! `docs/architecture.md` is the map with the reasons.
+
+pub mod change;
+pub mod cli;
+pub mod config;
+pub mod cutover;
+pub mod error;
+pub mod pipeline;
+pub mod postgres;
+pub mod schema;
+pub mod source;
+pub mod target;
+pub mod telemetry;
+pub mod transform;
+pub mod verify;

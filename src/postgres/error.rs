@@ -1,0 +1,53 @@
+//! One table from SQLSTATE to what Cutwater does about it.
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Kind};
+
+/// The kind of a server error. <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+pub fn sqlstate_kind(code: &SqlState) -> Kind {
+    match code.code() {
+        "28P01" | "28000" => Kind::Authentication,
+        "42501" => Kind::Privilege,
+        // Read-only target: a standby, or default_transaction_read_only. It may be promoted, but not by waiting.
+        "25006" => Kind::ServerSetting,
+        "3D000" => Kind::Config,
+        "55006" => Kind::SlotInUse,
+        "42P01" | "42703" | "42804" | "3F000" | "42704" | "42883" => Kind::Schema,
+        "40001" | "40P01" | "55P03" | "57014" => Kind::Transient,
+        code => match &code[..2] {
+            "08" | "57" => Kind::Connection,
+            "53" | "58" => Kind::Transient,
+            "22" | "23" => Kind::BadRow,
+            _ => Kind::Internal,
+        },
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            let mut why = db.message().to_owned();
+            if let Some(detail) = db.detail() {
+                why.push_str(&format!(" ({detail})"));
+            }
+            let made = Error::new(sqlstate_kind(db.code()), why);
+            return match db.hint() {
+                Some(hint) => made.fix(hint),
+                None => made,
+            };
+        }
+        if error.is_closed() {
+            return Error::new(Kind::Connection, "the connection was closed");
+        }
+        // tokio-postgres says what it did ("error communicating with the server"); its source says why.
+        let source = std::error::Error::source(&error);
+        let why = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        let kind = match source {
+            Some(source) if source.is::<std::io::Error>() => Kind::Connection,
+            _ if why.contains("authentication") || why.contains("password") => Kind::Authentication,
+            _ => Kind::Protocol,
+        };
+        Error::new(kind, why)
+    }
+}

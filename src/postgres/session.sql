@@ -1,0 +1,12 @@
+SET TIME ZONE 'UTC';
+SET DateStyle = 'ISO, YMD';
+SET IntervalStyle = 'postgres';
+SET extra_float_digits = 3;
+SET bytea_output = 'hex';
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET row_security = off;
+SET standard_conforming_strings = on;
+SET client_encoding = 'UTF8';
+SET search_path = pg_catalog;

@@ -1,0 +1,13 @@
+//! What tables look like, and how they are named.
+//!
+//! [`TableSchema`] is the description every stage shares; [`Ident`] and [`TableName`] are the only way an identifier
+//! gets into a statement; [`Patterns`] decides which tables a migration covers. DDL for the target is in
+//! `schema::ddl`. Nothing here talks to a server.
+
+mod name;
+mod pattern;
+mod table;
+
+pub use name::{Ident, TableName};
+pub use pattern::{Pattern, Patterns};
+pub use table::{Column, ColumnType, IdentityColumn, Key, Relkind, ReplicaIdentity, TableSchema};

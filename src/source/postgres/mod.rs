@@ -1,0 +1,1 @@
+//! A Postgres source: catalogue, publication, slot, snapshot, stream.

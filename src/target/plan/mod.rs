@@ -1,0 +1,1 @@
+//! Fold a batch to its net effect, group it into set-based statements.

@@ -1,0 +1,107 @@
+-- What Cutwater remembers, in the target. Layout version 1, see crate::target::state::FORMAT.
+CREATE SCHEMA IF NOT EXISTS cutwater;
+
+CREATE TABLE IF NOT EXISTS cutwater.migration (
+    name          text PRIMARY KEY,
+    format        int NOT NULL,
+    fingerprint   text NOT NULL,
+    source        jsonb NOT NULL,
+    source_label  text NOT NULL,
+    target_label  text NOT NULL,
+    phase         text NOT NULL DEFAULT 'new',
+    phase_since   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    slot_position text,
+    epoch         bigint NOT NULL DEFAULT 0,
+    lease_holder  text,
+    lease_until   timestamptz,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    verify        jsonb
+);
+
+-- The row every batch moves on first. One row a worker.
+CREATE TABLE IF NOT EXISTS cutwater.checkpoint (
+    migration    text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    worker       int NOT NULL DEFAULT 0,
+    epoch        bigint NOT NULL,
+    position     text NOT NULL,
+    commit_time  timestamptz,
+    updated_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changes      bigint NOT NULL DEFAULT 0,
+    transactions bigint NOT NULL DEFAULT 0,
+    divergences  bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (migration, worker)
+) WITH (fillfactor = 50);
+
+-- One row a table. Copies lock their own row instead of the checkpoint, so that they can run side by side.
+CREATE TABLE IF NOT EXISTS cutwater.table_state (
+    migration      text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    source_schema  text NOT NULL,
+    source_table   text NOT NULL,
+    target_schema  text NOT NULL,
+    target_table   text NOT NULL,
+    epoch          bigint NOT NULL,
+    stage          text NOT NULL DEFAULT 'waiting',
+    copied_at      text,
+    rows_estimate  bigint NOT NULL DEFAULT 0,
+    bytes_estimate bigint NOT NULL DEFAULT 0,
+    rows_final     bigint,
+    started_at     timestamptz,
+    finished_at    timestamptz,
+    PRIMARY KEY (migration, source_schema, source_table)
+);
+
+-- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
+CREATE TABLE IF NOT EXISTS cutwater.table_progress (
+    migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    source_schema text NOT NULL,
+    source_table  text NOT NULL,
+    rows_copied   bigint NOT NULL,
+    bytes_copied  bigint NOT NULL,
+    waits_for     text,
+    PRIMARY KEY (migration, source_schema, source_table)
+) WITH (fillfactor = 50);
+
+-- What the running process says about itself.
+CREATE TABLE IF NOT EXISTS cutwater.run (
+    migration    text PRIMARY KEY REFERENCES cutwater.migration ON DELETE CASCADE,
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    report       jsonb NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE IF NOT EXISTS cutwater.cutover (
+    migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    nonce      text NOT NULL,
+    step       text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    step_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deadline   timestamptz,
+    drained_at text,
+    broken     text,
+    note       text,
+    PRIMARY KEY (migration, nonce)
+);
+
+CREATE TABLE IF NOT EXISTS cutwater.dead_letter (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    position  text NOT NULL,
+    tbl       text NOT NULL,
+    op        text NOT NULL,
+    key       text,
+    old_row   bytea,
+    new_row   bytea,
+    error     text NOT NULL
+);
+
+-- Append-only and not tied to the migration's row: it outlives it until the schema is dropped.
+CREATE TABLE IF NOT EXISTS cutwater.event (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration text NOT NULL,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    os_user   text NOT NULL,
+    host      text NOT NULL,
+    version   text NOT NULL,
+    command   text NOT NULL,
+    outcome   text NOT NULL
+);

@@ -1,0 +1,363 @@
+//! What Cutwater remembers about a migration, in words that hold for every engine.
+//!
+//! It is kept in the target (schema or database `cutwater`), so that it is exactly as durable as the data. `run`,
+//! `cutover` and `status` are separate processes that meet here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::change::Position;
+use crate::error::{Error, Kind};
+use crate::schema::TableName;
+use crate::source::SourceIdentity;
+
+/// Version of the layout of the state. A binary refuses a newer one before it touches anything.
+pub const FORMAT: i32 = 1;
+
+/// Where a migration is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Nothing was copied yet.
+    New,
+    /// Existing rows are being copied.
+    Snapshot,
+    /// Keys, indexes and constraints are being built.
+    Indexing,
+    /// The stream runs and has not reached the head yet.
+    CatchingUp,
+    /// The stream follows the head.
+    Streaming,
+    /// A cutover has fenced the source.
+    Draining,
+    /// Cut over: the target is live.
+    TargetLive,
+    /// Cut over and back: the source is live.
+    RolledBack,
+}
+
+impl Phase {
+    /// The word of `status --json` and of the state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::New => "new",
+            Phase::Snapshot => "snapshot",
+            Phase::Indexing => "indexing",
+            Phase::CatchingUp => "catching-up",
+            Phase::Streaming => "streaming",
+            Phase::Draining => "draining",
+            Phase::TargetLive => "target-live",
+            Phase::RolledBack => "rolled-back",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Phase {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        use Phase::*;
+        [New, Snapshot, Indexing, CatchingUp, Streaming, Draining, TargetLive, RolledBack]
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown phase {text:?}")))
+    }
+}
+
+/// The right to write a migration's data and checkpoint, until somebody raises the epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The migration.
+    pub migration: String,
+    /// Raised by one whenever the lease is taken. Every target transaction checks it (TRAPS 1).
+    pub epoch: i64,
+    /// `host pid 4121`, for people.
+    pub holder: String,
+}
+
+/// The row `cutwater.migration`.
+#[derive(Debug, Clone)]
+pub struct Migration {
+    /// Its name.
+    pub name: String,
+    /// Layout of the state, see [`FORMAT`].
+    pub format: i32,
+    /// Fingerprint of what may not change in mid-migration: the two ends and the rules.
+    pub fingerprint: String,
+    /// The source, as it was when the migration began.
+    pub source: SourceIdentity,
+    /// `postgres old:5432/shop`.
+    pub source_label: String,
+    /// `postgres new:5432/shop`.
+    pub target_label: String,
+    /// Where it is.
+    pub phase: Phase,
+    /// Since when.
+    pub phase_since: Timestamp,
+    /// The consistent point of the slot; `None` until the slot was made.
+    pub slot_position: Option<Position>,
+    /// Current epoch.
+    pub epoch: i64,
+    /// Who holds the lease.
+    pub lease_holder: Option<String>,
+    /// Whether the lease is still valid, by the target's clock.
+    pub lease_valid: bool,
+    /// When the migration began.
+    pub created_at: Timestamp,
+    /// The last finished verify.
+    pub verify: Option<VerifyRecord>,
+}
+
+/// What the last `verify` found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRecord {
+    /// When it ended, by the target's clock.
+    pub at: Timestamp,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows that differ.
+    pub differences: u64,
+}
+
+/// The row `cutwater.checkpoint`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Everything up to here is durable.
+    pub position: Position,
+    /// The epoch it was written under.
+    pub epoch: i64,
+    /// Commit time, by the source's clock, of the newest transaction that was applied.
+    pub commit_time: Option<Timestamp>,
+    /// When it was written, by the target's clock.
+    pub updated_at: Timestamp,
+    /// Changes applied since the beginning.
+    pub changes: i64,
+    /// Source transactions applied since the beginning.
+    pub transactions: i64,
+    /// Updates and deletes that did not find their row.
+    pub divergences: i64,
+}
+
+/// How far a table's copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableStage {
+    /// Not begun.
+    Waiting,
+    /// Being copied.
+    Copying,
+    /// All rows are there; the stream keeps it current once it runs.
+    Copied,
+}
+
+impl TableStage {
+    /// The word of the state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TableStage::Waiting => "waiting",
+            TableStage::Copying => "copying",
+            TableStage::Copied => "copied",
+        }
+    }
+}
+
+impl FromStr for TableStage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [TableStage::Waiting, TableStage::Copying, TableStage::Copied]
+            .into_iter()
+            .find(|stage| stage.as_str() == text)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown table stage {text:?}")))
+    }
+}
+
+/// A row of `cutwater.table_state`.
+#[derive(Debug, Clone)]
+pub struct TableState {
+    /// Name at the source.
+    pub source: TableName,
+    /// Name at the target.
+    pub target: TableName,
+    /// How far it is.
+    pub stage: TableStage,
+    /// The position it was copied at: older transactions are skipped for it.
+    pub copied_at: Option<Position>,
+    /// Rows expected.
+    pub rows_estimate: i64,
+    /// Rows copied so far, by the run's last report.
+    pub rows_copied: i64,
+    /// Bytes of the table at the source.
+    pub bytes_estimate: i64,
+    /// Bytes copied so far.
+    pub bytes_copied: i64,
+    /// When its copy began.
+    pub started_at: Option<Timestamp>,
+    /// When its copy ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it does not move, if it does not.
+    pub waits_for: Option<String>,
+}
+
+/// What a `run` says about itself once a second: the row `cutwater.run`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Host it runs on.
+    pub host: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// `ok`, `stalled`, `error`, `stopped`.
+    pub health: Health,
+    /// The newest source time at which everything then committed is known to be durable at the target.
+    pub caught_up_at: Option<Timestamp>,
+    /// The source's head at its last sample.
+    pub source_head: Option<Position>,
+    /// Lag in seconds as the run measured it.
+    pub lag_seconds: Option<f64>,
+    /// Lag in bytes of source log.
+    pub lag_bytes: Option<u64>,
+    /// Worst lag of the last hour, in seconds.
+    pub worst_lag_seconds: Option<f64>,
+    /// When that was.
+    pub worst_lag_at: Option<Timestamp>,
+    /// Bytes of log the source keeps for us.
+    pub retained_bytes: Option<u64>,
+    /// Changes per second over the last ten seconds.
+    pub changes_per_second: f64,
+    /// Source transactions per second over the last ten seconds.
+    pub transactions_per_second: f64,
+    /// Rows per second of the copy over the last ten seconds.
+    pub copy_rows_per_second: f64,
+    /// Bytes per second of the copy over the last ten seconds.
+    pub copy_bytes_per_second: f64,
+    /// Indexes and constraints built, and in all.
+    pub indexes_done: u64,
+    /// …
+    pub indexes_total: u64,
+    /// What keeps it from working, if anything.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a run does not move.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The error, as it would be printed.
+    pub error: String,
+    /// Label of its kind.
+    pub kind: String,
+    /// When it first happened.
+    pub first_at: Timestamp,
+    /// How often it was tried since.
+    pub tries: u32,
+    /// When it is tried next.
+    pub next_try_at: Option<Timestamp>,
+}
+
+/// Whether a run works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It works.
+    Ok,
+    /// It tries, and something is in the way.
+    Stalled,
+    /// It has stopped for good, with [`RunReport::trouble`].
+    Error,
+    /// It was asked to stop, and did.
+    Stopped,
+}
+
+/// A row of `cutwater.event`: who did what, from the first day.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// When, by the target's clock; set when it is written.
+    pub at: Option<Timestamp>,
+    /// OS user.
+    pub os_user: String,
+    /// Host.
+    pub host: String,
+    /// Version of the binary.
+    pub version: String,
+    /// `run`, `cutover` …
+    pub command: String,
+    /// `started`, `done`, `refused`, `undone`, `error: …`
+    pub outcome: String,
+}
+
+/// Where a cutover is. Each step is written before the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CutoverStep {
+    /// The nonce is chosen; the fence may or may not have been taken.
+    Fencing,
+    /// The source rejects writes until the deadline.
+    Fenced,
+    /// Everything before the fence is durable at the target.
+    Drained,
+    /// Final verify was clean, sequences are set.
+    Verified,
+    /// The fence is permanent: from here it only goes forward.
+    Switching,
+    /// The switch command has succeeded: the target is live.
+    Done,
+    /// Taken back before the point of no return: the source is live.
+    Undone,
+}
+
+impl CutoverStep {
+    /// The word of the state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CutoverStep::Fencing => "fencing",
+            CutoverStep::Fenced => "fenced",
+            CutoverStep::Drained => "drained",
+            CutoverStep::Verified => "verified",
+            CutoverStep::Switching => "switching",
+            CutoverStep::Done => "done",
+            CutoverStep::Undone => "undone",
+        }
+    }
+}
+
+impl FromStr for CutoverStep {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        use CutoverStep::*;
+        [Fencing, Fenced, Drained, Verified, Switching, Done, Undone]
+            .into_iter()
+            .find(|step| step.as_str() == text)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown cutover step {text:?}")))
+    }
+}
+
+/// A row of `cutwater.cutover`: one attempt.
+#[derive(Debug, Clone)]
+pub struct Cutover {
+    /// Names the attempt and its fence.
+    pub nonce: String,
+    /// How far it is.
+    pub step: CutoverStep,
+    /// When it began, by the target's clock.
+    pub started_at: Timestamp,
+    /// When the fence expires by itself, by the source's clock.
+    pub deadline: Option<Timestamp>,
+    /// Set by the applier, in the batch's own transaction, when the fence's marker was applied.
+    pub drained_at: Option<Position>,
+    /// Set by the applier when a migrated table changed after the marker: the fence was broken (TRAPS 19).
+    pub broken: Option<String>,
+    /// What was done or why it was undone, for `report`.
+    pub note: Option<String>,
+}
