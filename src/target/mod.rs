@@ -31,6 +31,9 @@ pub struct Batch {
     pub events: Vec<ChangeEvent>,
     /// Where it ends.
     pub end: BatchEnd,
+    /// Whether an update or delete may find no row without that being a divergence: while the stream has not passed the
+    /// place where the last copy ended, a TRUNCATE may have hidden rows from the copy (TRAPS 7).
+    pub tolerate_missing: bool,
 }
 
 /// Where a batch ends.

@@ -17,7 +17,7 @@ use crate::source::SourceIdentity;
 pub const FORMAT: i32 = 1;
 
 /// Where a migration is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Nothing was copied yet.
@@ -104,6 +104,9 @@ pub struct Migration {
     pub phase_since: Timestamp,
     /// The consistent point of the slot; `None` until the slot was made.
     pub slot_position: Option<Position>,
+    /// The source's head when the last copy ended. Until the stream has passed it, an update or delete that finds no
+    /// row is no divergence: a TRUNCATE may have hidden the row from the copy (TRAPS 7).
+    pub copied_until: Option<Position>,
     /// Current epoch.
     pub epoch: i64,
     /// Who holds the lease.

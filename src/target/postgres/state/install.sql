@@ -11,6 +11,9 @@ CREATE TABLE IF NOT EXISTS cutwater.migration (
     phase         text NOT NULL DEFAULT 'new',
     phase_since   timestamptz NOT NULL DEFAULT clock_timestamp(),
     slot_position text,
+    -- The source's head when the last copy ended: until the stream has passed it, a change may name a row that a
+    -- TRUNCATE hid from the copy in mid-copy.
+    copied_until  text,
     epoch         bigint NOT NULL DEFAULT 0,
     lease_holder  text,
     lease_until   timestamptz,

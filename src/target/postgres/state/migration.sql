@@ -3,6 +3,6 @@ SELECT format, fingerprint, source, source_label, target_label, phase,
        slot_position, epoch, lease_holder,
        coalesce(lease_until > clock_timestamp(), false),
        (extract(epoch FROM created_at) * 1000000)::bigint,
-       verify
+       verify, copied_until
   FROM cutwater.migration
  WHERE name = $1

@@ -130,6 +130,7 @@ impl State {
             lease_valid: row.get(10),
             created_at: micros(row.get(11))?,
             verify: verify.map(from_json).transpose()?,
+            copied_until: position(row.get(13))?,
         }))
     }
 
@@ -201,6 +202,13 @@ impl State {
         let params: Params<'_> = &[&self.migration, &lease.epoch, &at.to_string()];
         let rows = self.query("recording the slot's position", sql, params).await?;
         expect_ours(rows.len() as u64, lease)
+    }
+
+    /// Records where the source's head was when the last copy ended.
+    pub async fn set_copied_until(&self, lease: &Lease, head: &Position) -> Result<()> {
+        let sql = "UPDATE cutwater.migration SET copied_until = $3 WHERE name = $1 AND epoch = $2";
+        let params: Params<'_> = &[&self.migration, &lease.epoch, &head.to_string()];
+        expect_ours(self.execute("recording the end of the copy", sql, params).await?, lease)
     }
 
     /// The checkpoint, if the stream has a beginning yet.

@@ -1,0 +1,335 @@
+//! One try: from the lease to the end of the stream.
+//!
+//! In: the job and whatever earlier tries left in the state. Out: how the stream ended. Every step is skipped if the
+//! state shows that it is done, and none leaves anything half done that the next try would not finish or repeat.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::build::SchemaWork;
+use super::progress::Progress;
+use super::stream::{Ended, Goal, Router, follow};
+use super::vitals::Vitals;
+use super::{Job, Outcome, Until, snapshot};
+use crate::change::{Budget, Position};
+use crate::error::{Context, Error, Kind, Result};
+use crate::schema::{Patterns, TableName, TableSchema};
+use crate::source::{Snapshot, Source};
+use crate::target::postgres::{LeaseOutcome, State};
+use crate::target::state::{Lease, Migration, Phase, TableStage, TableState};
+use crate::target::{Applier, Target};
+use crate::transform::Plan;
+
+/// How long a lease is valid without a sign of life. A successor of a killed run waits this long.
+const LEASE: Duration = Duration::from_secs(10);
+/// How often it is renewed, and how often a waiting instance looks again.
+const RENEW: Duration = Duration::from_secs(2);
+/// Changes in flight may hold this many batches' bytes.
+const BATCHES_IN_FLIGHT: u64 = 4;
+
+/// Tries once. `stop` asks for a clean end.
+pub async fn attempt(
+    job: &Job,
+    until: Until,
+    goal: &mut Option<Position>,
+    vitals: &Arc<Vitals>,
+    progress: &Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let state = job.target.state();
+    let migration = enrol(job).await?;
+    if migration.phase == Phase::TargetLive {
+        return Ok(Outcome::CutOver);
+    }
+    let Some(lease) = take_lease(state, vitals.holder(), stop).await? else { return Ok(Outcome::Stopped) };
+    vitals.attach(&lease);
+    // Losing the lease ends the attempt at once; asking to stop ends it cleanly. Both cancel this token.
+    let halt = stop.child_token();
+    let keeper = keep_lease(state.clone(), lease.clone(), halt.clone());
+    let result = work(job, until, goal, &lease, vitals, progress, &halt).await;
+    let cut_over = vitals.cut_over();
+    vitals.detach();
+    if keeper.is_finished() && !stop.is_cancelled() && !cut_over {
+        // The keeper ends by itself only when the lease is gone; its reason is the true one.
+        keeper.await.map_err(|error| Error::new(Kind::Internal, error.to_string()))??;
+    } else {
+        keeper.abort();
+    }
+    if let Err(error) = state.release_lease(&lease).await {
+        tracing::debug!(%error, "could not release the lease; it ends by itself");
+    }
+    if cut_over { Ok(Outcome::CutOver) } else { result }
+}
+
+/// Finds the migration in the state or begins it, and refuses what does not belong together.
+async fn enrol(job: &Job) -> Result<Migration> {
+    let state = job.target.state();
+    let identity = job.source.identity().await.context("asking the source who it is")?;
+    let fingerprint = job.config.fingerprint()?;
+    if state.migration().await?.is_none() {
+        super::preflight::blocking(job).await?;
+        state.install().await?;
+        state.begin(&fingerprint, &identity, &job.source.label(), &job.target.label()).await?;
+    }
+    state.install().await?;
+    let missing = || Error::new(Kind::Internal, "the migration's row was not written");
+    let migration = state.migration().await?.ok_or_else(missing)?;
+    let name = state.name();
+    if migration.fingerprint != fingerprint {
+        return Err(Error::new(
+            Kind::Config,
+            format!(
+                "the target holds migration {name:?} of other ends or other rules ({} -> {})",
+                migration.source_label, migration.target_label
+            ),
+        )
+        .fix("use the config it was begun with, another [migration] name, or end it with cutwater teardown"));
+    }
+    let stored = &migration.source;
+    if (&stored.system_id, stored.timeline, &stored.database)
+        != (&identity.system_id, identity.timeline, &identity.database)
+    {
+        return Err(Error::new(
+            Kind::SlotLost,
+            format!(
+                "the source is not the server this migration began on: system {} timeline {} database {:?}, was system \
+                 {} timeline {} database {:?}",
+                identity.system_id, identity.timeline, identity.database, stored.system_id, stored.timeline, stored.database
+            ),
+        )
+        .fix("positions of one server mean nothing on another: connect to the old one, or begin again with cutwater teardown"));
+    }
+    Ok(migration)
+}
+
+/// Takes the lease, waiting for another instance's to end. `None`: asked to stop meanwhile.
+async fn take_lease(state: &State, holder: &str, stop: &CancellationToken) -> Result<Option<Lease>> {
+    let mut told = String::new();
+    loop {
+        match state.take_lease(holder, LEASE).await? {
+            LeaseOutcome::Taken(lease) => {
+                tracing::info!(epoch = lease.epoch, "took the lease of migration {:?}", lease.migration);
+                return Ok(Some(lease));
+            }
+            LeaseOutcome::Held(other) if told != other => {
+                tracing::warn!("migration {:?} is run by {other}; waiting for it to end", state.name());
+                told = other;
+            }
+            LeaseOutcome::Held(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(RENEW) => {}
+        }
+    }
+}
+
+/// Renews the lease until it is lost; then cancels `halt` and says why.
+fn keep_lease(state: State, lease: Lease, halt: CancellationToken) -> JoinHandle<Result<()>> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RENEW).await;
+            match state.renew_lease(&lease, LEASE).await {
+                Err(error) if error.kind() == Kind::Fenced => {
+                    halt.cancel();
+                    return Err(error);
+                }
+                // The target is away: the applier notices too, and the epoch protects the data, not the lease.
+                Err(error) => tracing::debug!(%error, "could not renew the lease"),
+                Ok(()) => {}
+            }
+        }
+    })
+}
+
+async fn work(
+    job: &Job,
+    until: Until,
+    goal: &mut Option<Position>,
+    lease: &Lease,
+    vitals: &Arc<Vitals>,
+    progress: &Arc<Progress>,
+    halt: &CancellationToken,
+) -> Result<Outcome> {
+    let state = job.target.state();
+    let plan = settle_tables(job, lease).await?;
+    progress.begin(&state.tables().await?);
+    let work = SchemaWork::new(job, &plan, progress);
+
+    copy(job, lease, &plan, &work, vitals, progress, halt).await?;
+
+    let tables = state.tables().await?;
+    let consistent = tables.iter().filter_map(|table| table.copied_at.clone()).reduce(|a, b| if a < b { b } else { a });
+    let following = Following { job, lease, plan: &plan, tables: &tables, vitals, halt };
+    let mut phase = current_phase(state).await?;
+    if phase < Phase::CatchingUp {
+        vitals.set_phase(state, lease, Phase::Indexing).await?;
+        work.build_keys_and_indexes(halt).await?;
+        vitals.set_phase(state, lease, Phase::CatchingUp).await?;
+        phase = Phase::CatchingUp;
+    }
+    if phase == Phase::CatchingUp {
+        // Tables copied at different positions fit together only once the stream has passed the newest of them; foreign
+        // keys would be refused before.
+        if let Some(consistent) = consistent
+            && following.run(&Goal::Position(consistent)).await? == Ended::Stopped
+        {
+            return Ok(Outcome::Stopped);
+        }
+        work.finish_constraints(halt).await?;
+    }
+    if goal.is_none() && (until == Until::CaughtUp || phase == Phase::CatchingUp) {
+        *goal = Some(job.source.head().await?.position);
+    }
+    if let Some(head) = goal.clone().filter(|_| until == Until::CaughtUp || phase == Phase::CatchingUp) {
+        if following.run(&Goal::Position(head)).await? == Ended::Stopped {
+            return Ok(Outcome::Stopped);
+        }
+        if phase == Phase::CatchingUp {
+            vitals.set_phase(state, lease, Phase::Streaming).await?;
+        }
+        if until == Until::CaughtUp {
+            return Ok(Outcome::CaughtUp);
+        }
+    }
+    match following.run(&Goal::None).await? {
+        Ended::Stopped | Ended::GoalReached => Ok(Outcome::Stopped),
+    }
+}
+
+async fn current_phase(state: &State) -> Result<Phase> {
+    let missing = || Error::new(Kind::Fenced, "the migration's state was removed while it ran");
+    Ok(state.migration().await?.ok_or_else(missing)?.phase)
+}
+
+/// The tables this migration is of: those it began with, whatever has been created at the source since.
+async fn settle_tables(job: &Job, lease: &Lease) -> Result<Plan> {
+    let state = job.target.state();
+    let recorded = state.tables().await?;
+    if recorded.is_empty() {
+        let plan = job.plan().await?;
+        let rows = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let tables: Vec<_> = plan
+            .tables()
+            .map(|t| (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes)))
+            .collect();
+        if tables.is_empty() {
+            return Err(Error::new(Kind::Config, format!("{} has no table to migrate", job.source.label())));
+        }
+        state.add_tables(lease, &tables).await?;
+        return Ok(plan);
+    }
+    let all = job.source.tables(&Patterns::default()).await?;
+    let (ours, others): (Vec<Arc<TableSchema>>, Vec<_>) =
+        all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
+    if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
+        return Err(Error::new(Kind::Schema, format!("{} is part of the migration and no longer at the source", gone.source))
+            .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
+    }
+    let patterns = Patterns::parse(&job.config.source.tables)?;
+    for table in others.iter().filter(|table| patterns.includes(&table.name)) {
+        tracing::warn!("{} matches [source] tables but was not there when the migration began: it is not migrated", table.name);
+    }
+    Plan::compile(&job.config.transform, &ours)
+}
+
+/// Slot, snapshot and copy: whatever of it is still to be done.
+async fn copy(
+    job: &Job,
+    lease: &Lease,
+    plan: &Plan,
+    work: &SchemaWork<'_>,
+    vitals: &Arc<Vitals>,
+    progress: &Arc<Progress>,
+    halt: &CancellationToken,
+) -> Result<()> {
+    let state = job.target.state();
+    let missing = || Error::new(Kind::Fenced, "the migration's state was removed while it ran");
+    let migration = state.migration().await?.ok_or_else(missing)?;
+    let tables = state.tables().await?;
+    let all_copied = tables.iter().all(|table| table.stage == TableStage::Copied);
+    if migration.slot_position.is_some() && all_copied {
+        return Ok(());
+    }
+    let snapshot = match migration.slot_position {
+        // A slot that went with us once and is gone has taken changes with it: never start over in silence.
+        Some(_) => job.source.temporary_snapshot().await?,
+        None => {
+            work.create_tables(halt).await?;
+            let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
+            job.target.make_room(&targets, job.config.target.existing).await?;
+            first_slot(job, lease, plan, &migration, vitals).await?
+        }
+    };
+    vitals.set_phase(state, lease, Phase::Snapshot).await?;
+    let config = &job.config.snapshot;
+    snapshot::copy(&job.target, &Arc::new(snapshot), plan, lease, config, progress, halt).await?;
+    // Until the stream has passed this place it may tell of rows that a TRUNCATE hid from the copy (TRAPS 7).
+    let head = job.source.head().await?.position;
+    state.set_copied_until(lease, &head).await
+}
+
+async fn first_slot(
+    job: &Job,
+    lease: &Lease,
+    plan: &Plan,
+    migration: &Migration,
+    vitals: &Vitals,
+) -> Result<<crate::source::postgres::PgSource as Source>::Snapshot> {
+    let state = job.target.state();
+    let tables: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
+    if job.source.slot().await?.is_some() {
+        // The phase is written before the slot is made: with it, the slot is what a crashed try of ours left, and
+        // nothing was copied by it. Without it, it belongs to somebody else.
+        if migration.phase == Phase::New {
+            return Err(Error::new(
+                Kind::SlotInUse,
+                format!("{} already has a slot for a migration called {:?}, and this target knows nothing of it", job.source.label(), state.name()),
+            )
+            .fix("give this migration another [migration] name, or end the other one with cutwater teardown"));
+        }
+        job.source.drop_slot().await?;
+    }
+    vitals.set_phase(state, lease, Phase::Snapshot).await?;
+    job.source.prepare(&tables).await?;
+    let snapshot = job.source.create_slot().await?;
+    state.set_slot_position(lease, snapshot.position()).await?;
+    tracing::info!(position = %snapshot.position(), "created the slot; the copy is of this position");
+    Ok(snapshot)
+}
+
+/// What the stream needs each time it is started.
+struct Following<'a> {
+    job: &'a Job,
+    lease: &'a Lease,
+    plan: &'a Plan,
+    tables: &'a [TableState],
+    vitals: &'a Arc<Vitals>,
+    halt: &'a CancellationToken,
+}
+
+impl Following<'_> {
+    async fn run(&self, goal: &Goal) -> Result<Ended> {
+        let Following { job, lease, plan, tables, vitals, halt } = self;
+        let applier = job.target.applier(lease, &job.config.apply).await?;
+        let from = applier.checkpoint();
+        if let Goal::Position(goal) = goal
+            && from.get() >= goal
+        {
+            return Ok(Ended::GoalReached);
+        }
+        let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
+        let budget = Budget::new(job.config.apply.batch_bytes.0.saturating_mul(BATCHES_IN_FLIGHT));
+        let stream = job.source.stream(from.get(), &sources, &budget).await?;
+        tracing::info!(from = %from.get(), "following the source");
+        let copied_at: HashMap<TableName, Position> =
+            tables.iter().filter_map(|t| Some((t.source.clone(), t.copied_at.clone()?))).collect();
+        let mut router = Router::new((*plan).clone(), copied_at);
+        vitals.working();
+        follow(stream, applier, &mut router, &job.config.apply, goal, vitals, halt).await
+    }
+}

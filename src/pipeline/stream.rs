@@ -1,0 +1,229 @@
+//! Stream → transform → batcher → applier → confirmation: the loop a migration spends its life in.
+//!
+//! In: the stream from the checkpoint on. Out: batches applied at the target, and the durable position confirmed to the
+//! source. It ends when its [`Goal`] is reached or it is asked to stop; then the batch under way is finished and
+//! confirmed. What can go wrong: either connection breaks, the target refuses a row, a table changes shape. After any
+//! error everything in memory is dropped and the supervisor starts again from the checkpoint (TRAPS 2).
+//!
+//! While a batch is being applied the reader goes on filling the budget and answering the source; nothing is read twice
+//! and nothing is decoded here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::batcher::Batcher;
+use super::vitals::Vitals;
+use crate::change::{Begin, ChangeEvent, Durable, Position, Share};
+use crate::config::ApplyConfig;
+use crate::error::{Error, Kind, Result};
+use crate::schema::{TableName, TableSchema};
+use crate::source::{ChangeStream, StreamItem};
+use crate::target::{Applier, Batch};
+use crate::telemetry;
+use crate::transform::{Plan, TablePlan};
+
+/// The checkpoint moves over log without changes for us at most this often: each time costs a target transaction.
+const IDLE_ADVANCE: Duration = Duration::from_millis(250);
+
+/// When the loop ends by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Goal {
+    /// Never.
+    None,
+    /// When everything up to this position is durable.
+    Position(Position),
+}
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// The goal is durable.
+    GoalReached,
+}
+
+/// Runs until the goal is reached or `stop` is cancelled.
+pub async fn follow<S: ChangeStream, A: Applier>(
+    mut stream: S,
+    mut applier: A,
+    router: &mut Router,
+    config: &ApplyConfig,
+    goal: &Goal,
+    vitals: &Vitals,
+    stop: &CancellationToken,
+) -> Result<Ended> {
+    let mut batcher = Batcher::new(config.batch_rows, usize::try_from(config.batch_bytes.0).unwrap_or(usize::MAX));
+    let mut deadline: Option<Instant> = None;
+    // The newest position up to which the source has nothing for us, and when the checkpoint was last moved for one.
+    let mut idle: Option<Position> = None;
+    let mut advanced = Instant::now();
+    vitals.durable(&applier.checkpoint(), None);
+
+    let ended = loop {
+        if reached(goal, &applier.checkpoint()) {
+            break Ended::GoalReached;
+        }
+        let ready = batcher.has_complete().then_some(deadline).flatten();
+        let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| advanced + IDLE_ADVANCE);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break Ended::Stopped,
+            () = at(ready) => {}
+            () = at(advance_at) => {
+                let to = idle.take().expect("advance_at is set only while a position waits");
+                if to.partial_cmp(applier.checkpoint().get()) == Some(std::cmp::Ordering::Greater) {
+                    let durable = applier.advance(&to).await?;
+                    stream.confirm(&durable);
+                    vitals.durable(&durable, None);
+                }
+                advanced = Instant::now();
+                continue;
+            }
+            item = stream.next() => {
+                match item? {
+                    StreamItem::Idle(position) => idle = Some(position),
+                    StreamItem::Events(chunk) => {
+                        idle = None;
+                        for event in chunk.events {
+                            if let Some(event) = router.route(event)? {
+                                batcher.push(event);
+                            }
+                        }
+                        batcher.hold(chunk.share);
+                        if batcher.has_complete() && deadline.is_none() {
+                            deadline = Some(Instant::now() + config.linger.0);
+                        }
+                    }
+                }
+                if !batcher.is_full() {
+                    continue;
+                }
+            }
+        }
+        while let Some((batch, shares)) = batcher.take() {
+            apply(&mut applier, &stream, batch, shares, vitals).await?;
+            if !batcher.is_full() {
+                break;
+            }
+        }
+        deadline = batcher.has_complete().then(|| Instant::now() + config.linger.0);
+        advanced = Instant::now();
+    };
+    if ended == Ended::Stopped
+        && batcher.has_complete()
+        && let Some((batch, shares)) = batcher.take()
+    {
+        apply(&mut applier, &stream, batch, shares, vitals).await?;
+    }
+    stream.close().await?;
+    Ok(ended)
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reached(goal: &Goal, durable: &Durable<Position>) -> bool {
+    match goal {
+        Goal::None => false,
+        Goal::Position(goal) => durable.get() >= goal,
+    }
+}
+
+async fn apply<S: ChangeStream, A: Applier>(
+    applier: &mut A,
+    stream: &S,
+    batch: Batch,
+    shares: Vec<Share>,
+    vitals: &Vitals,
+) -> Result<()> {
+    let commit_time = match &batch.end {
+        crate::target::BatchEnd::Commit { commit_time, .. } => Some(*commit_time),
+        crate::target::BatchEnd::Open => None,
+    };
+    let begun = Instant::now();
+    let applied = applier.apply(batch).await?;
+    drop(shares);
+    telemetry::record_batch(vitals.migration(), begun.elapsed());
+    if let Some(durable) = &applied.durable {
+        stream.confirm(durable);
+        vitals.durable(durable, commit_time);
+    }
+    vitals.applied(&applied);
+    Ok(())
+}
+
+/// Sends each event to its table's plan, and leaves out what a table's copy already holds.
+#[derive(Debug)]
+pub struct Router {
+    plan: Plan,
+    /// Where each table's copy was taken: transactions that committed before it are in it.
+    copied_at: HashMap<TableName, Position>,
+    /// The transaction under way.
+    begin: Option<Begin>,
+    /// The table of the last row, and what happens to it: rows come in runs, and this spares a look-up for each.
+    last: Option<(Arc<TableSchema>, Option<Arc<TablePlan>>)>,
+}
+
+impl Router {
+    /// A router for the tables of `plan`.
+    pub fn new(plan: Plan, copied_at: HashMap<TableName, Position>) -> Self {
+        Router { plan, copied_at, begin: None, last: None }
+    }
+
+    /// Brings an event into the target's shape; `None` if it is not for the target.
+    pub fn route(&mut self, event: ChangeEvent) -> Result<Option<ChangeEvent>> {
+        match event {
+            ChangeEvent::Row(change) => {
+                let Some(plan) = self.plan_of(&change.table) else { return Ok(None) };
+                let plan = Arc::clone(plan);
+                Ok(Some(ChangeEvent::Row(plan.apply(change))))
+            }
+            ChangeEvent::Begin(begin) => {
+                self.begin = Some(begin.clone());
+                self.last = None;
+                Ok(Some(ChangeEvent::Begin(begin)))
+            }
+            ChangeEvent::Truncate(mut truncate) => {
+                let tables = std::mem::take(&mut truncate.tables);
+                truncate.tables =
+                    tables.iter().filter_map(|t| self.plan_of(t).map(|plan| Arc::clone(&plan.shaped))).collect();
+                Ok((!truncate.tables.is_empty()).then_some(ChangeEvent::Truncate(truncate)))
+            }
+            ChangeEvent::Schema(new) => self.schema_changed(&new),
+            other => Ok(Some(other)),
+        }
+    }
+
+    /// The plan of a table for the transaction under way; `None` if the change is not for the target.
+    fn plan_of(&mut self, table: &Arc<TableSchema>) -> Option<&Arc<TablePlan>> {
+        let known = matches!(&self.last, Some((last, _)) if Arc::ptr_eq(last, table));
+        if !known {
+            let held = match (&self.begin, self.copied_at.get(&table.name)) {
+                (Some(begin), Some(copied_at)) => begin.commit_start < *copied_at,
+                _ => false,
+            };
+            let plan = if held { None } else { self.plan.get(&table.name).cloned() };
+            self.last = Some((Arc::clone(table), plan));
+        }
+        self.last.as_ref().and_then(|(_, plan)| plan.as_ref())
+    }
+
+    fn schema_changed(&self, new: &Arc<TableSchema>) -> Result<Option<ChangeEvent>> {
+        let Some(plan) = self.plan.get(&new.name) else { return Ok(None) };
+        let difference = crate::source::postgres::describe_difference(&plan.source, new);
+        let at = self.begin.as_ref().map_or_else(String::new, |begin| format!(" at {}", begin.commit_start));
+        Err(Error::new(Kind::Schema, format!("{} was altered at the source{at}: {difference}", new.name)).fix(
+            "nothing after that place was applied and nothing is lost; undo the ALTER at the source, or make the same \
+             change at the target and begin again with cutwater teardown and cutwater run",
+        ))
+    }
+}

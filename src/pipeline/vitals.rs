@@ -1,0 +1,273 @@
+//! What a run knows about itself: lag, rates, trouble, once a second.
+//!
+//! In: samples of the source's head, durable positions, applied batches, errors. Out: the heartbeat row that `status`
+//! reads, the metrics, and one message back: that a cutover has made the target live. The monitor outlives the tries of
+//! the supervisor, so that lag goes on growing while an end is away (law 10).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::{Job, Outcome};
+use crate::change::{Durable, Position};
+use crate::config::ByteSize;
+use crate::error::{Error, Kind, Result};
+use crate::source::{Head, Source};
+use crate::target::postgres::State;
+use crate::target::state::{Health, Lease, Phase, RunReport, Trouble};
+use crate::target::{Applied, Target};
+use crate::telemetry::{self, LagMeter};
+
+/// How often the head is sampled and the heartbeat written.
+const BEAT: Duration = Duration::from_secs(1);
+/// A head or heartbeat that takes longer than this counts as unreachable for this beat.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Rates are over this many beats.
+const RATE_BEATS: usize = 10;
+
+/// Shared by the tries, the stream loop and the monitor.
+#[derive(Debug)]
+pub struct Vitals {
+    migration: String,
+    holder: String,
+    started_at: Timestamp,
+    changes: AtomicU64,
+    transactions: AtomicU64,
+    worked: AtomicBool,
+    cut_over: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    meter: LagMeter,
+    head: Option<Head>,
+    phase: Option<Phase>,
+    trouble: Option<Trouble>,
+    attached: bool,
+    /// (when, changes, transactions) of the last beats.
+    counts: VecDeque<(Instant, u64, u64)>,
+    warned_retained: bool,
+}
+
+impl Vitals {
+    /// Of a run that starts now.
+    pub fn new(job: &Job) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Vitals {
+            migration: job.config.migration.name.clone(),
+            holder: format!("{host} pid {}", std::process::id()),
+            started_at: Timestamp::now(),
+            changes: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            worked: AtomicBool::new(false),
+            cut_over: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // A panic while holding it leaves figures, not invariants: they are as good as before.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The migration's name.
+    pub fn migration(&self) -> &str {
+        &self.migration
+    }
+
+    /// `host pid 4121`: who holds the lease.
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// A try has the lease: heartbeats are ours to write.
+    pub fn attach(&self, _lease: &Lease) {
+        self.worked.store(true, Ordering::Relaxed);
+        self.inner().attached = true;
+    }
+
+    /// The try is over.
+    pub fn detach(&self) {
+        self.inner().attached = false;
+    }
+
+    /// Both ends answer and the stream runs: whatever was in the way is gone.
+    pub fn working(&self) {
+        self.inner().trouble = None;
+    }
+
+    /// Whether any try has come as far as the lease.
+    pub fn has_worked(&self) -> bool {
+        self.worked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the target has become live.
+    pub fn cut_over(&self) -> bool {
+        self.cut_over.load(Ordering::Relaxed)
+    }
+
+    /// Notes an error that will be waited out; returns the pause before the next try.
+    pub fn stumbled(&self, error: &Error, limits: (Duration, Duration)) -> Duration {
+        let mut inner = self.inner();
+        let now = Timestamp::now();
+        let tries = inner.trouble.as_ref().map_or(0, |trouble| trouble.tries);
+        let first_at = inner.trouble.as_ref().map_or(now, |trouble| trouble.first_at);
+        let pause = super::backoff(tries, limits);
+        inner.trouble = Some(Trouble {
+            error: error.to_string(),
+            kind: error.kind().label().to_owned(),
+            first_at,
+            tries: tries + 1,
+            next_try_at: now.checked_add(pause).ok(),
+        });
+        pause
+    }
+
+    /// Records the phase in the state, and for the metrics.
+    pub async fn set_phase(&self, state: &State, lease: &Lease, phase: Phase) -> Result<()> {
+        state.set_phase(lease, phase).await?;
+        tracing::info!(%phase, "phase");
+        self.inner().phase = Some(phase);
+        Ok(())
+    }
+
+    /// The checkpoint is here; the newest transaction in it committed at `commit_time`.
+    pub fn durable(&self, durable: &Durable<Position>, commit_time: Option<Timestamp>) {
+        self.inner().meter.durable(durable.get(), commit_time);
+    }
+
+    /// A batch was applied.
+    pub fn applied(&self, applied: &Applied) {
+        self.changes.fetch_add(applied.rows.values().sum(), Ordering::Relaxed);
+        self.transactions.fetch_add(applied.transactions, Ordering::Relaxed);
+        for ((table, op), rows) in &applied.rows {
+            telemetry::record_rows(&self.migration, table, *op, *rows);
+        }
+        if applied.replayed {
+            tracing::warn!("a batch was refused as a whole and was applied row by row");
+        }
+        if let Some(nonce) = &applied.fence {
+            tracing::info!(nonce, "the fence's marker is durable: the source is drained");
+        }
+    }
+
+    fn sampled(&self, head: Head, max_retained: Option<ByteSize>) {
+        let mut inner = self.inner();
+        inner.meter.sample(head.time, &head.position);
+        let over = matches!((max_retained, head.retained_bytes), (Some(limit), Some(kept)) if kept > limit.0);
+        if over && !inner.warned_retained {
+            tracing::warn!(
+                retained_bytes = head.retained_bytes,
+                "the source keeps more log for this migration than [source] max_retained allows"
+            );
+        }
+        inner.warned_retained = over;
+        inner.head = Some(head);
+    }
+
+    /// The report of this moment.
+    pub fn report(&self, progress: &Progress, health: Option<Health>) -> RunReport {
+        let mut inner = self.inner();
+        let changes = self.changes.load(Ordering::Relaxed);
+        let transactions = self.transactions.load(Ordering::Relaxed);
+        inner.counts.push_back((Instant::now(), changes, transactions));
+        if inner.counts.len() > RATE_BEATS {
+            inner.counts.pop_front();
+        }
+        let (since, first_changes, first_transactions) = inner.counts[0];
+        let seconds = since.elapsed().as_secs_f64().max(0.001);
+        let lag = inner.meter.lag(Timestamp::now());
+        let copy = progress.rates();
+        let indexes = progress.indexes();
+        RunReport {
+            host: self.holder.split(" pid ").next().unwrap_or_default().to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            health: health.unwrap_or(if inner.trouble.is_some() { Health::Stalled } else { Health::Ok }),
+            caught_up_at: lag.caught_up_at,
+            source_head: inner.head.as_ref().map(|head| head.position.clone()),
+            lag_seconds: lag.seconds,
+            lag_bytes: lag.bytes,
+            worst_lag_seconds: lag.worst_seconds,
+            worst_lag_at: lag.worst_at,
+            retained_bytes: inner.head.as_ref().and_then(|head| head.retained_bytes),
+            changes_per_second: (changes - first_changes) as f64 / seconds,
+            transactions_per_second: (transactions - first_transactions) as f64 / seconds,
+            copy_rows_per_second: copy.rows_per_second,
+            copy_bytes_per_second: copy.bytes_per_second,
+            indexes_done: indexes.done,
+            indexes_total: indexes.total,
+            trouble: inner.trouble.clone(),
+        }
+    }
+
+    /// Leaves the reason of the end where `status` finds it.
+    pub async fn last_words(&self, job: &Job, progress: &Progress, result: &Result<Outcome>) {
+        if !self.has_worked() {
+            return;
+        }
+        let health = match result {
+            Ok(_) => Health::Stopped,
+            Err(error) => {
+                self.stumbled(error, super::BACKOFF);
+                Health::Error
+            }
+        };
+        if matches!(result, Err(error) if error.kind() == Kind::Fenced) {
+            // The row belongs to the instance that took over.
+            return;
+        }
+        let report = self.report(progress, Some(health));
+        let state = job.target.state();
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, state.heartbeat(&report)).await {
+            tracing::debug!(%error, "could not leave a last report");
+        }
+    }
+}
+
+/// Samples and reports once a second until it is dropped; cancels `halt` when the target has become live.
+pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, halt: CancellationToken) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let state = job.target.state();
+    loop {
+        beat.tick().await;
+        match tokio::time::timeout(PATIENCE, job.source.head()).await {
+            Ok(Ok(head)) => vitals.sampled(head, job.config.source.max_retained),
+            Ok(Err(error)) => tracing::debug!(%error, "could not sample the source's head"),
+            Err(_) => tracing::debug!("the source did not answer in time"),
+        }
+        let (attached, phase) = {
+            let inner = vitals.inner();
+            (inner.attached, inner.phase)
+        };
+        let report = vitals.report(&progress, None);
+        telemetry::record_report(vitals.migration(), &report, phase, progress.ratio());
+        if !attached && report.trouble.is_none() {
+            continue; // waiting for the lease: the row is the other instance's
+        }
+        let told = async {
+            state.heartbeat(&report).await?;
+            state.migration().await
+        };
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(Some(migration))) => {
+                vitals.inner().phase = Some(migration.phase);
+                if migration.phase == Phase::TargetLive {
+                    vitals.cut_over.store(true, Ordering::Relaxed);
+                    halt.cancel();
+                }
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "could not write the heartbeat"),
+            Err(_) => tracing::debug!("the target did not answer in time"),
+        }
+    }
+}
