@@ -88,8 +88,10 @@ async fn a_server_ends_with_a_parent_that_is_killed_with_9() {
 async fn the_comparison_sees_a_single_different_row() {
     let (source, target) = support::pair().await;
     for end in [&source, &target] {
-        end.execute("CREATE TABLE t (id int, j json); INSERT INTO t SELECT g, '{\"a\":1}' FROM generate_series(1, 5000) g")
-            .await;
+        end.execute(
+            "CREATE TABLE t (id int, j json); INSERT INTO t SELECT g, '{\"a\":1}' FROM generate_series(1, 5000) g",
+        )
+        .await;
     }
     support::assert_equal(&source.url(), &target.url(), &["public.t"]).await;
     target.execute("UPDATE t SET j = 'null' WHERE id = 4711").await;

@@ -47,11 +47,7 @@ async fn copy(client: &Client, query: &str) -> impl Stream<Item = bytes::Bytes> 
     stream.map(|chunk| chunk.unwrap())
 }
 
-async fn compare(
-    table: &str,
-    source: impl Stream<Item = bytes::Bytes>,
-    target: impl Stream<Item = bytes::Bytes>,
-) {
+async fn compare(table: &str, source: impl Stream<Item = bytes::Bytes>, target: impl Stream<Item = bytes::Bytes>) {
     let (mut source, mut target) = (pin!(source), pin!(target));
     let (mut left, mut right) = (BytesMut::new(), BytesMut::new());
     let mut rows = 0usize;

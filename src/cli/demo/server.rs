@@ -290,7 +290,10 @@ impl LocalPostgres {
             }
             if !self.is_running() || Instant::now() > deadline {
                 let _ = self.end_postmaster(Signal::KILL, Duration::from_secs(5));
-                return Err(Error::new(Kind::Io, format!("the server did not start; its log ends with\n{}", self.tail())));
+                return Err(Error::new(
+                    Kind::Io,
+                    format!("the server did not start; its log ends with\n{}", self.tail()),
+                ));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -384,8 +387,10 @@ impl Owner {
         };
         match find("postgres").or_else(|| find("nobody")) {
             Some(owner) => Ok(Some(owner)),
-            None => Err(Error::new(Kind::Io, "Postgres refuses to run as root, and there is no user postgres or nobody")
-                .fix("run as an ordinary user")),
+            None => {
+                Err(Error::new(Kind::Io, "Postgres refuses to run as root, and there is no user postgres or nobody")
+                    .fix("run as an ordinary user"))
+            }
         }
     }
 }
