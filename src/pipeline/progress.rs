@@ -318,15 +318,13 @@ mod tests {
     #[test]
     fn a_half_copied_table_of_a_crashed_run_counts_from_zero_and_a_finished_one_stays() {
         let progress = Progress::new();
-        progress.begin(&[
-            state("done", 10, 1 << 20, TableStage::Copied),
-            state("half", 10, 1 << 20, TableStage::Copying),
-        ]);
+        progress
+            .begin(&[state("done", 10, 1 << 20, TableStage::Copied), state("half", 10, 1 << 20, TableStage::Copying)]);
         let view = progress.view();
-        assert_eq!(view.tables.iter().map(|t| (t.rows, t.stage)).collect::<Vec<_>>(), [
-            (7, TableStage::Copied),
-            (0, TableStage::Waiting)
-        ]);
+        assert_eq!(
+            view.tables.iter().map(|t| (t.rows, t.stage)).collect::<Vec<_>>(),
+            [(7, TableStage::Copied), (0, TableStage::Waiting)]
+        );
         assert!((view.fraction() - 0.5).abs() < 1e-9);
     }
 

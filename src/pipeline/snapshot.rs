@@ -117,8 +117,7 @@ async fn tables_to_copy<T: Target>(target: &T, plan: &Plan, progress: &Progress)
     let states = target.state().tables().await?;
     let copied: Vec<&TableName> =
         states.iter().filter(|state| state.stage == TableStage::Copied).map(|state| &state.source).collect();
-    let waiting: Vec<&Arc<TablePlan>> =
-        plan.tables().filter(|table| !copied.contains(&&table.source.name)).collect();
+    let waiting: Vec<&Arc<TablePlan>> = plan.tables().filter(|table| !copied.contains(&&table.source.name)).collect();
     let names: Vec<TableName> = waiting.iter().map(|table| table.shaped.name.clone()).collect();
     let there = target.tables(&names).await?;
     let mut tables = Vec::with_capacity(waiting.len());
@@ -233,10 +232,8 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
         });
         let (source, shaped) = (table.source(), &table.plan.shaped);
         let (position, stream) = (self.snapshot.position(), Box::pin(counted));
-        let loaded = self
-            .target
-            .load(&self.lease, source, shaped, &table.columns, table.format, mode, position, stream)
-            .await?;
+        let loaded =
+            self.target.load(&self.lease, source, shaped, &table.columns, table.format, mode, position, stream).await?;
         Ok(loaded.rows)
     }
 }
