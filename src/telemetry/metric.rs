@@ -72,11 +72,19 @@ fn describe() {
         "How long the oldest change that is not durable at the target has waited; 0 only when nothing is pending"
     );
     describe_gauge!(LAG_BYTES, Unit::Bytes, "Source log between the target's checkpoint and the source's head");
-    describe_counter!(ROWS, Unit::Count, "Rows written to the target, by table and operation (copy, insert, update, delete)");
+    describe_counter!(
+        ROWS,
+        Unit::Count,
+        "Rows written to the target, by table and operation (copy, insert, update, delete)"
+    );
     describe_counter!(ERRORS, Unit::Count, "Errors, by kind");
     describe_gauge!(SNAPSHOT_PROGRESS, "Share of the existing rows that are copied, 0 to 1");
     describe_gauge!(RETAINED, Unit::Bytes, "Log the source keeps for this migration's slot");
-    describe_histogram!(BATCH_DURATION, Unit::Seconds, "From the begin of a batch's target transaction to its flushed commit");
+    describe_histogram!(
+        BATCH_DURATION,
+        Unit::Seconds,
+        "From the begin of a batch's target transaction to its flushed commit"
+    );
     describe_gauge!(PHASE, "1 for the phase the migration is in, 0 for the others");
 }
 
