@@ -4,7 +4,11 @@
 //! from `${ENV}` and `${file:/path}`. What can go wrong: an unknown key, a wrong type, a variable that is not set:
 //! each an error that points at its line. Only keys that do something are accepted.
 
+mod fingerprint;
+pub(crate) mod keys;
+mod load;
 mod units;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
