@@ -83,6 +83,9 @@ mod tests {
         let first = of("postgres://a@old/shop", "");
         assert_ne!(first, of("postgres://a@other/shop", ""));
         assert_ne!(first, of("postgres://a@/shop?host=/tmp", ""));
-        assert_ne!(first, of("postgres://a@old/shop", "[[transform]]\nmatch = \"public.users\"\ncolumns = [\"!mail\"]\n"));
+        assert_ne!(
+            first,
+            of("postgres://a@old/shop", "[[transform]]\nmatch = \"public.users\"\ncolumns = [\"!mail\"]\n")
+        );
     }
 }

@@ -62,7 +62,8 @@ fn parse(text: &str) -> Result<Config, Mistake> {
     for (key, value) in root.get_mut().iter_mut() {
         substitute(value, key.get_ref())?;
     }
-    let config = Config::deserialize(toml::Deserializer::from(root.clone())).map_err(|error| from_toml(&error, text))?;
+    let config =
+        Config::deserialize(toml::Deserializer::from(root.clone())).map_err(|error| from_toml(&error, text))?;
     validate::check(&config).map_err(|wrong| Mistake {
         span: locate(&root, &wrong.path),
         why: format!("{}: {}", wrong.path.join("."), wrong.why),
@@ -91,8 +92,11 @@ fn substitute(value: &mut Spanned<DeValue<'_>>, key: &str) -> Result<(), Mistake
     let span = value.span();
     match value.get_mut() {
         DeValue::String(text) if text.contains("${") => {
-            let resolved = resolve(text, &mut |name| std::env::var(name).ok())
-                .map_err(|(why, fix)| Mistake { span, why: format!("{key}: {why}"), fix: Some(fix) })?;
+            let resolved = resolve(text, &mut |name| std::env::var(name).ok()).map_err(|(why, fix)| Mistake {
+                span,
+                why: format!("{key}: {why}"),
+                fix: Some(fix),
+            })?;
             *text = resolved.into();
         }
         DeValue::Array(items) => {
@@ -128,9 +132,11 @@ fn resolve(text: &str, env: &mut dyn FnMut(&str) -> Option<String>) -> Result<St
                 })?;
                 out.push_str(read.trim_end_matches(['\n', '\r']));
             }
-            None => out.push_str(&env(name).ok_or_else(|| {
-                (format!("the environment variable {name} is not set"), format!("export {name}=…"))
-            })?),
+            None => {
+                out.push_str(&env(name).ok_or_else(|| {
+                    (format!("the environment variable {name} is not set"), format!("export {name}=…"))
+                })?)
+            }
         }
         rest = &inside[end + 1..];
     }
@@ -253,9 +259,10 @@ mod tests {
 
     #[test]
     fn an_unset_variable_names_key_and_line() {
-        let text = Config::parse(&format!("{NAMED}[source]\nurl = \"postgres://a:${{CUTWATER_NO_SUCH}}@old/shop\"\n"), "c")
-            .expect_err("not set")
-            .to_string();
+        let text =
+            Config::parse(&format!("{NAMED}[source]\nurl = \"postgres://a:${{CUTWATER_NO_SUCH}}@old/shop\"\n"), "c")
+                .expect_err("not set")
+                .to_string();
         assert!(text.starts_with("c:4: source.url: the environment variable CUTWATER_NO_SUCH is not set"), "{text}");
         assert!(text.contains("fix: export CUTWATER_NO_SUCH="), "{text}");
     }
