@@ -1,1 +1,3 @@
 //! A Postgres source: catalogue, publication, slot, snapshot, stream.
+
+pub mod fence;
