@@ -124,7 +124,9 @@ impl Blocker {
     /// What ends it.
     pub fn fix(&self) -> String {
         match (&self.prepared, self.pid) {
-            (Some(gid), _) => format!("let it end, or on the source   ROLLBACK PREPARED '{}';", gid.replace('\'', "''")),
+            (Some(gid), _) => {
+                format!("let it end, or on the source   ROLLBACK PREPARED '{}';", gid.replace('\'', "''"))
+            }
             (None, Some(pid)) => format!("let it end, or on the source   SELECT pg_terminate_backend({pid});"),
             (None, None) => "let it end".into(),
         }
@@ -203,7 +205,8 @@ pub async fn arm(client: &Client, request: &Request<'_>) -> Result<Armed> {
 fn blocked(blockers: &[Blocker], budget: Duration, tries: u32) -> Error {
     let names: Vec<String> = blockers.iter().map(ToString::to_string).collect();
     let who = if names.is_empty() { "short transactions, one after the other".to_owned() } else { names.join("; ") };
-    let why = format!("no lock on all tables within {:.1} s and {tries} tries; in the way: {who}", budget.as_secs_f64());
+    let why =
+        format!("no lock on all tables within {:.1} s and {tries} tries; in the way: {who}", budget.as_secs_f64());
     let error = Error::new(Kind::Transient, why).context("taking the fence");
     match blockers.first() {
         Some(blocker) => error.fix(blocker.fix()),
@@ -228,13 +231,15 @@ async fn try_to_arm(
     // deadlock_timeout.
     let tables: Vec<&str> = relations.iter().map(|relation| relation.sql.as_str()).collect();
     let ms = patience.as_millis().max(1);
-    let lock = format!(
-        "SET LOCAL statement_timeout = {ms}; LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
-        tables.join(", ")
-    );
+    let lock =
+        format!("SET LOCAL statement_timeout = {ms}; LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "));
     if let Err(error) = client.batch_execute(&lock).await {
         let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-        return if matches!(code.as_str(), "57014" | "55P03" | "40P01" | "42P01") { Ok(None) } else { Err(error.into()) };
+        return if matches!(code.as_str(), "57014" | "55P03" | "40P01" | "42P01") {
+            Ok(None)
+        } else {
+            Err(error.into())
+        };
     }
     client.batch_execute(&format!("SET LOCAL statement_timeout = {}", request.max_downtime.as_millis().max(1))).await?;
     let again = self::relations(client, request.tables).await?;
@@ -243,9 +248,7 @@ async fn try_to_arm(
     }
     no_new_table(client, request).await?;
     let until = Timestamp::from_microsecond(deadline).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let condition = format!(
-        "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) '{until}'::pg_catalog.timestamptz"
-    );
+    let condition = format!("pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) '{until}'::pg_catalog.timestamptz");
     let message = format!(
         "cutwater: this database is being cut over to {}; writes are refused until {until} at the latest",
         request.target
@@ -267,7 +270,8 @@ async fn try_to_arm(
 /// A table that matches the patterns and was not copied would be writable through the fence, and lost (TRAPS 19).
 async fn no_new_table(client: &Client, request: &Request<'_>) -> Result<()> {
     let rows = client.query(include_str!("fence/tables_now.sql"), &[]).await?;
-    let now: Vec<TableName> = rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    let now: Vec<TableName> =
+        rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
     let names = |tables: Vec<&TableName>| tables.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
     let new: Vec<_> = now.iter().filter(|t| request.patterns.includes(t) && !request.tables.contains(t)).collect();
     if !new.is_empty() {
@@ -410,10 +414,8 @@ pub async fn make_permanent(client: &Client, migration: &str, nonce: &str, epoch
         tables.join(", ")
     );
     client.batch_execute(&begin).await.context(doing)?;
-    let ours = client
-        .execute(include_str!("fence/make_permanent.sql"), &[&migration, &nonce, &epoch])
-        .await
-        .context(doing)?;
+    let ours =
+        client.execute(include_str!("fence/make_permanent.sql"), &[&migration, &nonce, &epoch]).await.context(doing)?;
     if ours != 1 {
         client.batch_execute("ROLLBACK").await.context(doing)?;
         return Ok(false);
