@@ -151,10 +151,14 @@ impl State {
 
     /// Takes the lease for `ttl`, raising the epoch everywhere, unless somebody else holds a valid one. Waits for target
     /// transactions of the last holder that are still open: they hold the rows whose epoch is raised here.
-    pub async fn take_lease(&self, holder: &str, ttl: Duration) -> Result<LeaseOutcome> {
+    ///
+    /// A holder that `is_dead` says is gone (a process of this machine that was killed) need not be waited for. Should it
+    /// be wrong, the epoch still protects the data.
+    pub async fn take_lease(&self, holder: &str, ttl: Duration, is_dead: fn(&str) -> bool) -> Result<LeaseOutcome> {
         let client = self.client().await?;
+        let dead = self.migration().await?.and_then(|m| m.lease_holder).filter(|holder| is_dead(holder));
         let row = client
-            .query_opt(include_str!("take_lease.sql"), &[&self.migration, &holder, &ttl.as_secs_f64()])
+            .query_opt(include_str!("take_lease.sql"), &[&self.migration, &holder, &ttl.as_secs_f64(), &dead])
             .await
             .context("taking the migration's lease")?;
         let Some(row) = row else {
