@@ -128,6 +128,9 @@ pub struct VerifyRecord {
     pub tables: u64,
     /// Rows that differ.
     pub differences: u64,
+    /// How long it took, which is what the final one of a cutover will take about.
+    #[serde(default)]
+    pub duration_ms: u64,
 }
 
 /// The row `cutwater.checkpoint`.

@@ -1,1 +1,243 @@
-//! verify
+//! The comparison of both ends, while both are being written to.
+//!
+//! In: the plan's tables and the two databases. Out: a [`Report`] that counts, for every table, the rows that differ,
+//! and names them. Nothing is changed at either end, except that a finished comparison is recorded in the state.
+//!
+//! A table is compared in three widening looks ([`table`]): one aggregate a bucket of keys, computed inside both
+//! databases at the same moment; then the keys and row hashes of the buckets that disagree, merged as they stream; then
+//! ([`recheck`]) the rows that still disagree, read again behind the stream: source, head, wait until the target has
+//! applied it, target, source. A row differs only if both source reads agree and the target does not (TRAPS 24).
+//!
+//! What can go wrong: a table is missing at the target; nobody applies the stream, so that differences may only be
+//! changes on their way ([`Report::behind`]); one of the ends goes away.
+
+pub mod behind;
+mod recheck;
+mod sql;
+mod table;
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, ConnInfo, connect};
+use crate::schema::TableName;
+use crate::target::postgres::State;
+use crate::transform::Plan;
+
+/// The two databases that are compared, and what the migration remembers.
+#[derive(Clone)]
+pub struct Ends {
+    /// The source.
+    pub source: ConnInfo,
+    /// The target.
+    pub target: ConnInfo,
+    /// The state, in the target.
+    pub state: State,
+}
+
+/// How to compare.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Tables compared at the same time; each uses one connection to each end.
+    pub workers: usize,
+    /// Nothing writes to the source and everything is applied: there is nothing to wait for.
+    pub fenced: bool,
+    /// Give up after this long; none by default.
+    pub budget: Option<Duration>,
+    /// Differing rows named for each table; all are counted.
+    pub named_rows: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { workers: 3, fenced: false, budget: None, named_rows: 100 }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// One entry a table, in name order.
+    pub tables: Vec<TableReport>,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Set if the target could not be waited for: differences may be changes that are still on their way.
+    pub behind: Option<String>,
+}
+
+/// What was found in one table.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TableReport {
+    /// Its name at the source, `schema.table`.
+    pub source: String,
+    /// Its name at the target.
+    pub target: String,
+    /// Rows at the source, when it was counted.
+    pub rows_source: u64,
+    /// Rows at the target, at about the same moment.
+    pub rows_target: u64,
+    /// Buckets compared.
+    pub buckets: u64,
+    /// Buckets that disagreed at first, on a live source mostly because of changes on their way.
+    pub buckets_differing: u64,
+    /// Rows that were read again.
+    pub rechecked: u64,
+    /// Rows that differ.
+    pub differing: u64,
+    /// Rows that changed at every look and could not be judged; not counted as differing.
+    pub unsettled: u64,
+    /// More rows disagreed than are rechecked: `differing` counts the rest as they were first seen.
+    pub too_many: bool,
+    /// The first of the differing rows.
+    pub rows: Vec<RowDifference>,
+}
+
+/// One row that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RowDifference {
+    /// Its key, as `(1, north)`; without a key the start of the row's text.
+    pub key: String,
+    /// How it differs.
+    pub kind: DifferenceKind,
+    /// The key's values, for repair; empty without a key.
+    #[serde(skip)]
+    pub key_values: Vec<String>,
+}
+
+/// How a row differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DifferenceKind {
+    /// The target lacks it (or has too few of it, in a table without a key).
+    Missing,
+    /// The source does not have it.
+    Extra,
+    /// Both have it, with different values.
+    Different,
+}
+
+impl Report {
+    /// Rows that differ, over all tables.
+    pub fn differences(&self) -> u64 {
+        self.tables.iter().map(|table| table.differing).sum()
+    }
+
+    /// Rows at the source, over all tables.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows_source).sum()
+    }
+
+    /// Whether both ends hold the same.
+    pub fn clean(&self) -> bool {
+        self.differences() == 0
+    }
+}
+
+/// Called after each table: its report, tables done, tables in all.
+pub type Progress<'a> = &'a (dyn Fn(&TableReport, usize, usize) + Send + Sync);
+
+/// Both connections of one worker.
+pub(crate) struct Pair {
+    pub(crate) source: Client,
+    pub(crate) target: Client,
+    /// The two servers store text in different encodings: hash it as UTF-8.
+    pub(crate) recode: bool,
+}
+
+/// Compares all tables of the plan. Records the outcome in the state, unless differences may be changes on their way.
+pub async fn run(
+    ends: &Ends,
+    plan: &Plan,
+    options: &Options,
+    progress: Progress<'_>,
+    shutdown: &CancellationToken,
+) -> Result<Report> {
+    let started = Instant::now();
+    let total = plan.len();
+    let done = Mutex::new(Vec::with_capacity(total));
+    let queue: Mutex<VecDeque<_>> = Mutex::new(plan.tables().cloned().collect());
+    let behind = Mutex::new(None);
+    let seed: i64 = rand::random();
+    let worker = async || {
+        let pair = Pair::open(ends, options).await?;
+        loop {
+            let next = queue.lock().expect("no holder panics").pop_front();
+            let Some(table) = next else { return Ok(()) };
+            let look = table::Look { ends, pair: &pair, plan: &table, seed, options, behind: &behind };
+            let report =
+                look.compare().await.with_context(|| format!("comparing {}", table.source.name))?;
+            let mut done = done.lock().expect("no holder panics");
+            done.push(report);
+            progress(&done[done.len() - 1], done.len(), total);
+        }
+    };
+    let workers = options.workers.clamp(1, total.max(1));
+    let work = futures::future::try_join_all((0..workers).map(|_| worker()));
+    let limit = async {
+        match options.budget {
+            Some(budget) => tokio::time::sleep(budget).await,
+            None => std::future::pending().await,
+        }
+    };
+    let outcome: Result<_> = tokio::select! {
+        outcome = work => outcome.map(drop),
+        () = shutdown.cancelled() => Err(Error::new(Kind::Interrupted, "the comparison was interrupted")),
+        () = limit => {
+            let names: Vec<String> = done.lock().expect("no holder panics").iter().map(|t: &TableReport| t.source.clone()).collect();
+            let left = plan.tables().map(|t| t.source.name.to_string()).filter(|name| !names.contains(name));
+            Err(unfinished(&left.collect::<Vec<_>>(), options.budget.unwrap_or_default()))
+        }
+    };
+    outcome?;
+    let mut tables = done.into_inner().expect("no holder panics");
+    tables.sort_by(|a, b| a.source.cmp(&b.source));
+    let behind = behind.into_inner().expect("no holder panics");
+    let report = Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind };
+    if report.clean() || report.behind.is_none() {
+        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms).await?;
+    }
+    Ok(report)
+}
+
+fn unfinished(left: &[String], budget: Duration) -> Error {
+    let named = left.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = if left.len() > 5 { format!(" and {} more", left.len() - 5) } else { String::new() };
+    let why = format!("{:.1} s were not enough to compare {named}{more}", budget.as_secs_f64());
+    Error::new(Kind::Transient, why).fix("allow more time: a larger --max-downtime")
+}
+
+impl Pair {
+    async fn open(ends: &Ends, options: &Options) -> Result<Pair> {
+        let name = format!("cutwater_{}_verify", ends.state.name());
+        let source = connect(&ends.source, &name).await?;
+        let target = connect(&ends.target, &name).await?;
+        let mut encodings = Vec::new();
+        for client in [&source, &target] {
+            client.batch_execute("SET lc_monetary = 'C'; SET default_transaction_read_only = on").await?;
+            // Postgres 14: a scan whose reader has gone ends, instead of running to its end for nobody.
+            let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
+            if let Some(budget) = options.budget {
+                client.batch_execute(&format!("SET statement_timeout = {}", budget.as_millis().max(1))).await?;
+            }
+            let row = client.query_one("SELECT current_setting('server_encoding')", &[]).await?;
+            encodings.push(row.get::<_, String>(0));
+        }
+        let recode = encodings[0] != encodings[1];
+        Ok(Pair { source, target, recode })
+    }
+}
+
+/// The name, and whether rows of tables that inherit from it are its own (a partitioned parent) or not.
+async fn selection(client: &Client, table: &TableName) -> Result<String> {
+    let sql = "SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
+    let row = client.query_opt(sql, &[&table.schema, &table.table]).await?;
+    let row = row.ok_or_else(|| Error::new(Kind::Schema, format!("there is no table {table}")))?;
+    let only = if row.get::<_, &str>(0) == "r" { "ONLY " } else { "" };
+    Ok(format!("{only}{}", table.sql()))
+}

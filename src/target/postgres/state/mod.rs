@@ -305,9 +305,9 @@ impl State {
     }
 
     /// Records a finished verify.
-    pub async fn set_verify(&self, tables: u64, differences: u64) -> Result<()> {
+    pub async fn set_verify(&self, tables: u64, differences: u64, duration_ms: u64) -> Result<()> {
         let sql = "UPDATE cutwater.migration SET verify = $2 WHERE name = $1";
-        let record = to_json(&VerifyRecord { at: Timestamp::now(), tables, differences })?;
+        let record = to_json(&VerifyRecord { at: Timestamp::now(), tables, differences, duration_ms })?;
         self.execute("recording the verify", sql, &[&self.migration, &record]).await.map(drop)
     }
 
