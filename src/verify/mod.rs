@@ -169,8 +169,7 @@ pub async fn run(
             let next = queue.lock().expect("no holder panics").pop_front();
             let Some(table) = next else { return Ok(()) };
             let look = table::Look { ends, pair: &pair, plan: &table, seed, options, behind: &behind };
-            let report =
-                look.compare().await.with_context(|| format!("comparing {}", table.source.name))?;
+            let report = look.compare().await.with_context(|| format!("comparing {}", table.source.name))?;
             let mut done = done.lock().expect("no holder panics");
             done.push(report);
             progress(&done[done.len() - 1], done.len(), total);

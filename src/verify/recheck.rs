@@ -39,12 +39,7 @@ impl Look<'_> {
     }
 
     /// One round; returns what has to be looked at once more.
-    async fn look_again(
-        &self,
-        both: &Both,
-        open: Vec<Candidate>,
-        report: &mut TableReport,
-    ) -> Result<Vec<Candidate>> {
+    async fn look_again(&self, both: &Both, open: Vec<Candidate>, report: &mut TableReport) -> Result<Vec<Candidate>> {
         let before = read(&self.pair.source, &both.source.again, both.keyed, &open).await?;
         self.catch_up().await?;
         let target = read(&self.pair.target, &both.target.again, both.keyed, &open).await?;
@@ -98,9 +93,5 @@ async fn read(client: &Client, sql: &str, keyed: bool, open: &[Candidate]) -> Re
     let params: Vec<&(dyn ToSql + Sync)> =
         if keyed { columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect() } else { vec![&hashes] };
     let rows = client.query(sql, &params).await?;
-    Ok(rows
-        .iter()
-        .map(entry)
-        .map(|entry| (identity(keyed, entry.order, &entry.key), entry))
-        .collect())
+    Ok(rows.iter().map(entry).map(|entry| (identity(keyed, entry.order, &entry.key), entry)).collect())
 }

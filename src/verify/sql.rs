@@ -33,7 +33,14 @@ pub(super) fn bucket_count(rows: u64) -> u64 {
 
 impl Statements {
     /// `columns` are this end's names, in the plan's order; `shape` knows key and types; `from` is `ONLY "a"."b"`.
-    pub(super) fn new(columns: &[&str], shape: &TableSchema, from: &str, buckets: u64, seed: i64, recode: bool) -> Self {
+    pub(super) fn new(
+        columns: &[&str],
+        shape: &TableSchema,
+        from: &str,
+        buckets: u64,
+        seed: i64,
+        recode: bool,
+    ) -> Self {
         let column = |index: usize| format!("t.{}", Ident(columns[index]));
         let text = |columns: &[String]| format!("ROW({})::text", columns.join(", "));
         let hash = |text: &str| {
@@ -59,9 +66,11 @@ impl Statements {
         let key_texts = keys.iter().map(|key| format!("{key}::text")).collect::<Vec<_>>().join(", ");
         let wanted = (0..keys.len()).map(|n| format!("k{n}")).collect::<Vec<_>>().join(", ");
         let arrays = (1..=keys.len()).map(|n| format!("${n}::text[]")).collect::<Vec<_>>().join(", ");
-        let join = key.columns.iter().enumerate().map(|(n, &index)| {
-            format!("{} = w.k{n}::{}", column(index), shape.columns[index].ty.sql())
-        });
+        let join = key
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(n, &index)| format!("{} = w.k{n}::{}", column(index), shape.columns[index].ty.sql()));
         Statements {
             buckets: format!(
                 "SELECT b, count(*), sum(h)::text FROM (SELECT {key_hash} & {mask} AS b, {row_hash} AS h FROM {from} t) r
