@@ -30,6 +30,7 @@ mod wait;
 pub use binary::{Cutwater, Finished, Running};
 pub use compare::{assert_equal, columns_of};
 pub use cutwater::cli::demo::server::{LocalPostgres, ServerOptions, StopMode};
+pub use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer, WriterOptions};
 pub use database::{Database, pair, postgres, postgres_with};
 pub use proxy::Proxy;
 pub use wait::{rng, wait_for, within};
