@@ -59,7 +59,11 @@ async fn a_lost_a_doubled_and_an_old_row_are_each_found() {
     for (damage, lost, doubled) in [
         ("DELETE FROM public.journal WHERE ctid = (SELECT ctid FROM public.journal LIMIT 1)", true, false),
         ("INSERT INTO public.journal SELECT * FROM public.journal LIMIT 1", false, true),
-        ("UPDATE public.accounts SET balance = balance + 1 WHERE id = (SELECT max(id) FROM public.accounts)", true, false),
+        (
+            "UPDATE public.accounts SET balance = balance + 1 WHERE id = (SELECT max(id) FROM public.accounts)",
+            true,
+            false,
+        ),
         ("UPDATE public.documents SET body = '' WHERE id >= 1000000000", true, false),
         ("DELETE FROM public.order_items WHERE order_id = 1", true, false),
         ("INSERT INTO public.events (happened_on, kind) VALUES ('2026-01-01', 'too many')", false, true),

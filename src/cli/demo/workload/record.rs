@@ -198,10 +198,8 @@ impl Record {
             } else {
                 client.query(query, &[&ids]).await?
             };
-            let found: HashMap<i64, Row> = found
-                .iter()
-                .map(|row| (row.get(0), Row { version: row.get(1), detail: row.get(2) }))
-                .collect();
+            let found: HashMap<i64, Row> =
+                found.iter().map(|row| (row.get(0), Row { version: row.get(1), detail: row.get(2) })).collect();
             for (id, expected) in expected {
                 proof.rows_checked += 1;
                 match (expected, found.get(&id)) {

@@ -22,7 +22,8 @@ const CHANGE_ORDER: &str =
 const DELETE_ORDER: &str = "DELETE FROM public.orders WHERE id = $1";
 const NEW_DOCUMENT: &str = "INSERT INTO public.documents (id, title, body) VALUES ($1, 'live',
      (SELECT string_agg(md5($1::bigint || ':' || part), '' ORDER BY part) FROM generate_series(1, 100) part))";
-const CHANGE_DOCUMENT: &str = "UPDATE public.documents SET title = 'version ' || $2::bigint, version = $2 WHERE id = $1";
+const CHANGE_DOCUMENT: &str =
+    "UPDATE public.documents SET title = 'version ' || $2::bigint, version = $2 WHERE id = $1";
 const MOVE_DOCUMENT: &str = "UPDATE public.documents SET id = $3, version = $2 WHERE id = $1";
 const NEW_EVENTS: &str = "INSERT INTO public.events (happened_on, kind, payload, weight)
      SELECT date '2026-01-01' + (random() * 400)::int, 'live', jsonb_build_object('n', n), random()
@@ -160,7 +161,11 @@ impl Choices {
         Ok(vec![((Kept::Documents, id), Some(Row { version: 0, detail: id }))])
     }
 
-    async fn change_document(&mut self, session: &mut Session, record: &Record) -> Result<Effects, tokio_postgres::Error> {
+    async fn change_document(
+        &mut self,
+        session: &mut Session,
+        record: &Record,
+    ) -> Result<Effects, tokio_postgres::Error> {
         let Some((id, row)) = self.existing(Kept::Documents, record) else { return self.new_document(session).await };
         let after = Row { version: row.version + 1, ..row };
         session.run(CHANGE_DOCUMENT, &[&id, &after.version]).await?;
@@ -168,7 +173,11 @@ impl Choices {
     }
 
     /// A key change with a body that is not sent: the row must arrive under its new key with its old body.
-    async fn move_document(&mut self, session: &mut Session, record: &Record) -> Result<Effects, tokio_postgres::Error> {
+    async fn move_document(
+        &mut self,
+        session: &mut Session,
+        record: &Record,
+    ) -> Result<Effects, tokio_postgres::Error> {
         let Some((id, row)) = self.existing(Kept::Documents, record) else { return self.new_document(session).await };
         let after = Row { version: row.version + 1, ..row };
         let moved = self.next_document();

@@ -250,7 +250,8 @@ impl Connection {
 }
 
 async fn connect(url: &str) -> Result<Session> {
-    let mut config: tokio_postgres::Config = url.parse().map_err(|_| Error::new(Kind::Config, "the URL cannot be read"))?;
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|_| Error::new(Kind::Config, "the URL cannot be read"))?;
     config.application_name("cutwater-demo-writer").connect_timeout(Duration::from_secs(5));
     let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
     tokio::spawn(async move {
