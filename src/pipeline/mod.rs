@@ -1,4 +1,5 @@
 //! Wiring: reader → transform → batcher → applier, and what happens around them.
 
+pub mod build;
 pub mod progress;
 pub mod snapshot;

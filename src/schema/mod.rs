@@ -4,6 +4,8 @@
 //! gets into a statement; [`Patterns`] decides which tables a migration covers. DDL for the target is in
 //! `schema::ddl`. Nothing here talks to a server.
 
+pub mod ddl;
+pub mod dump;
 mod name;
 mod pattern;
 mod table;

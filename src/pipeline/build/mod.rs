@@ -1,0 +1,317 @@
+//! The target's schema, around the load: tables before it, keys and indexes after it, constraints once it is consistent.
+//!
+//! In: the source's schema ([`crate::schema::dump`]) and the plan. Out: a target that has what the source has, of the
+//! tables that are migrated, in three steps which `run` takes at the right moments:
+//!
+//! | step | makes | if it is interrupted |
+//! |---|---|---|
+//! | [`SchemaWork::create_tables`] | schemas, types, functions, tables, views, sequences | one transaction: all or nothing is there |
+//! | [`SchemaWork::build_keys_and_indexes`] | keys, then indexes, side by side; statistics | what is there is skipped |
+//! | [`SchemaWork::finish_constraints`] | foreign keys, triggers, rules, policies, comments | what is there is skipped |
+//!
+//! What exists already is taken as it is: if all tables do, somebody made the schema and nothing is created before the
+//! load. Nothing is ever dropped or altered that was not made here. What can go wrong: a table that lacks a column, a
+//! trigger that would fire while changes are applied (TRAPS 15), an extension or a privilege missing at the target.
+
+mod errors;
+mod workers;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use self::errors::{already_there, explain};
+use self::workers::{Statement, side_by_side};
+use super::progress::Progress;
+use crate::config::Config;
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, ConnInfo, connect};
+use crate::schema::dump::{Carried, DumpEntry, PgDump};
+use crate::schema::{Ident, TableName, ddl};
+use crate::transform::{Plan, TablePlan};
+
+/// The schema work of one run.
+pub struct SchemaWork<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    progress: &'a Arc<Progress>,
+    /// Read from the source once, when first needed.
+    read: OnceCell<FromSource>,
+}
+
+/// What the source says.
+struct FromSource {
+    carried: Carried,
+    /// `CREATE TABLE` of the tables that the rules reshape, with the name each makes.
+    reshaped: Vec<(TableName, String)>,
+}
+
+impl<'a> SchemaWork<'a> {
+    /// The work for `plan`. Connects to nothing yet.
+    pub fn new(config: &'a Config, plan: &'a Plan, progress: &'a Arc<Progress>) -> Self {
+        SchemaWork { config, plan, progress, read: OnceCell::new() }
+    }
+
+    /// Makes the tables and all they need, unless every table exists.
+    pub async fn create_tables(&self, halt: &CancellationToken) -> Result<()> {
+        let client = self.target().await?;
+        let existing = self.existing_tables(&client).await?;
+        self.refuse_firing_triggers(&client).await?;
+        if self.plan.tables().all(|table| existing.contains(&table.shaped.name)) {
+            tracing::info!("all tables exist at the target: nothing is created before the copy");
+            return Ok(());
+        }
+        let source = self.read().await?;
+        for line in self.not_carried().await? {
+            tracing::info!("not carried over: {line}");
+        }
+        let work = self.create(&client, source, &existing);
+        tokio::select! {
+            biased;
+            () = halt.cancelled() => Err(interrupted("creating the tables")),
+            created = work => created.context("creating the tables at the target"),
+        }
+    }
+
+    async fn create(&self, client: &Client, source: &FromSource, existing: &HashSet<TableName>) -> Result<()> {
+        prepare_session(client, &source.carried.settings).await?;
+        // All in one transaction: a crash leaves nothing behind that would look like a schema somebody made by hand.
+        client.batch_execute("BEGIN").await?;
+        for entry in &source.carried.before {
+            create_one(client, entry).await?;
+        }
+        for (name, sql) in source.reshaped.iter().filter(|(name, _)| !existing.contains(name)) {
+            let schema = Ident(&name.schema);
+            // Not CREATE SCHEMA IF NOT EXISTS alone: it asks for the privilege even if the schema exists.
+            let there = client.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&name.schema]).await?;
+            if there.is_none() {
+                client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.with_context(|| format!("schema {schema}"))?;
+            }
+            client.batch_execute(sql).await.with_context(|| format!("table {name}"))?;
+        }
+        client.batch_execute("COMMIT").await?;
+        Ok(())
+    }
+
+    /// Builds what is missing: keys first, then the other indexes, then the statistics.
+    pub async fn build_keys_and_indexes(&self, halt: &CancellationToken) -> Result<()> {
+        let carried = self.carried_or_nothing().await?;
+        let mut keys: Vec<Statement> = carried.keys.iter().map(Statement::of).collect();
+        keys.extend(self.reshaped().filter_map(|table| {
+            let label = format!("primary key of {}", table.shaped.name);
+            ddl::add_primary_key(&table.shaped).map(|sql| Statement { label, sql })
+        }));
+        let indexes: Vec<Statement> = carried.indexes.iter().map(Statement::of).collect();
+        let attaches: Vec<Statement> = carried.attaches.iter().map(Statement::of).collect();
+        let total = keys.len() + indexes.len() + attaches.len() + carried.after.len();
+        self.progress.set_indexes(0, total as u64);
+        self.run(keys, &carried.settings, self.config.snapshot.workers, halt).await?;
+        self.run(indexes, &carried.settings, self.config.snapshot.workers, halt).await?;
+        // An attach locks parent and child; the order of the dump is from the leaves up.
+        self.run(attaches, &carried.settings, 1, halt).await?;
+        let analyze = self.plan.tables().map(|table| Statement {
+            label: format!("statistics of {}", table.shaped.name),
+            sql: format!("ANALYZE {}", table.shaped.name.sql()),
+        });
+        let info = ConnInfo::parse(&self.config.target.url)?;
+        side_by_side(&info, analyze.collect(), &[], self.config.snapshot.workers, None, halt).await
+    }
+
+    /// Makes foreign keys, triggers and the rest. Only once the target holds one consistent state of the source, and
+    /// while nothing is applied: each locks its tables.
+    pub async fn finish_constraints(&self, halt: &CancellationToken) -> Result<()> {
+        let carried = self.carried_or_nothing().await?;
+        let view = self.progress.view();
+        if view.indexes_total == 0 {
+            let built = carried.keys.len() + carried.indexes.len() + carried.attaches.len();
+            self.progress.set_indexes(built as u64, (built + carried.after.len()) as u64);
+        }
+        self.run(carried.after.iter().map(Statement::of).collect(), &carried.settings, 1, halt).await
+    }
+
+    /// What the target will not have, in words.
+    pub async fn not_carried(&self) -> Result<Vec<String>> {
+        let mut lines = self.read().await?.carried.not_carried.clone();
+        lines.push("owners, grants, default privileges, security labels, tablespaces".to_owned());
+        Ok(lines)
+    }
+
+    /// Everything that would be run at the target, as one script.
+    pub async fn ddl_text(&self) -> Result<String> {
+        let source = self.read().await?;
+        let mut text = source.carried.script();
+        for (table, (_, create)) in self.reshaped().zip(&source.reshaped) {
+            text.push_str(&format!("\nCREATE SCHEMA IF NOT EXISTS {};\n{create}\n", Ident(&table.shaped.name.schema)));
+            text.push_str(&ddl::add_primary_key(&table.shaped).map(|sql| sql + "\n").unwrap_or_default());
+        }
+        Ok(text)
+    }
+
+    async fn run(
+        &self,
+        statements: Vec<Statement>,
+        settings: &[String],
+        workers: usize,
+        halt: &CancellationToken,
+    ) -> Result<()> {
+        let info = ConnInfo::parse(&self.config.target.url)?;
+        side_by_side(&info, statements, settings, workers, Some(self.progress), halt).await
+    }
+
+    fn reshaped(&self) -> impl Iterator<Item = &Arc<TablePlan>> {
+        self.plan.tables().filter(|table| table.reshaped)
+    }
+
+    async fn target(&self) -> Result<Client> {
+        let name = &self.config.migration.name;
+        connect(&ConnInfo::parse(&self.config.target.url)?, &format!("cutwater_{name}")).await
+    }
+
+    async fn read(&self) -> Result<&FromSource> {
+        self.read.get_or_try_init(|| self.read_source()).await
+    }
+
+    async fn read_source(&self) -> Result<FromSource> {
+        let url = &self.config.source.url;
+        let client = connect(&ConnInfo::parse(url)?, &format!("cutwater_{}", self.config.migration.name)).await?;
+        let version: i32 = client
+            .query_one("SELECT current_setting('server_version_num')::int", &[])
+            .await
+            .context("asking the source's version")?
+            .get(0);
+        let pg_dump = PgDump::find(u32::try_from(version / 10_000).unwrap_or(0)).await?;
+        let mut carried = Carried::sort(pg_dump.schema(url).await?, self.plan)?;
+        let mut reshaped = Vec::new();
+        for table in self.reshaped() {
+            let defaults = defaults(&client, table, &mut carried.not_carried).await?;
+            reshaped.push((table.shaped.name.clone(), ddl::create_table(&table.shaped, &defaults)));
+        }
+        Ok(FromSource { carried, reshaped })
+    }
+
+    /// The carried entries; none if there is no `pg_dump`: then the tables were made by hand, and with them their keys.
+    async fn carried_or_nothing(&self) -> Result<&Carried> {
+        static NOTHING: Carried = Carried::nothing();
+        match self.read().await {
+            Ok(source) => Ok(&source.carried),
+            Err(error) if error.kind() == Kind::Config => {
+                tracing::warn!("keys, indexes and constraints stay as they are at the target: {}", error.message());
+                Ok(&NOTHING)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which of the plan's tables exist at the target. Refuses one that lacks a column.
+    async fn existing_tables(&self, client: &Client) -> Result<HashSet<TableName>> {
+        let (schemas, names) = self.target_names();
+        let doing = "looking for the tables at the target";
+        let rows = client.query(include_str!("existing.sql"), &[&schemas, &names]).await.context(doing)?;
+        let mut existing: HashMap<TableName, Vec<Option<String>>> = HashMap::new();
+        for row in rows {
+            let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+            existing.insert(name, row.get(2));
+        }
+        for table in self.plan.tables() {
+            let Some(columns) = existing.get(&table.shaped.name) else { continue };
+            let lacking = table.shaped.columns.iter().filter(|c| !columns.iter().flatten().any(|name| *name == c.name));
+            let lacking: Vec<String> = lacking.map(|c| format!("{:?} {}", c.name, c.ty.display)).collect();
+            if !lacking.is_empty() {
+                let why = format!("{} exists at the target and lacks {}", table.shaped.name, lacking.join(", "));
+                return Err(Error::new(Kind::Schema, why)
+                    .fix("add the columns at the target, drop the table there if it is of no use, or leave them out in a [[transform]]"));
+            }
+        }
+        Ok(existing.into_keys().collect())
+    }
+
+    async fn refuse_firing_triggers(&self, client: &Client) -> Result<()> {
+        let (schemas, names) = self.target_names();
+        let rows = client
+            .query(include_str!("firing_triggers.sql"), &[&schemas, &names])
+            .await
+            .context("looking for triggers at the target")?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (table, trigger): (String, String) = (row.get(0), row.get(1));
+        let why = format!(
+            "trigger {trigger} on {table} at the target is ENABLE ALWAYS or REPLICA: it would fire for every change that \
+             is applied"
+        );
+        let fix = format!("ALTER TABLE {table} DISABLE TRIGGER {};  at the target, until the cutover", Ident(&trigger));
+        Err(Error::new(Kind::Schema, why).fix(fix))
+    }
+
+    fn target_names(&self) -> (Vec<&str>, Vec<&str>) {
+        self.plan.tables().map(|t| (t.shaped.name.schema.as_str(), t.shaped.name.table.as_str())).unzip()
+    }
+}
+
+/// Makes one entry inside the open transaction, or finds it there.
+async fn create_one(client: &Client, entry: &DumpEntry) -> Result<()> {
+    if entry.kind == "TABLE ATTACH" && is_attached(client, entry).await? {
+        return Ok(());
+    }
+    let sql = format!("SAVEPOINT entry;\n{}\n;RELEASE SAVEPOINT entry", entry.sql);
+    let Err(error) = client.batch_execute(&sql).await else { return Ok(()) };
+    let comment_on_foreign = entry.kind == "COMMENT" && error.code().is_some_and(|code| code.code() == "42501");
+    if already_there(&error, &entry.sql) || comment_on_foreign {
+        tracing::debug!("{}: {error}", entry.label());
+        client.batch_execute("ROLLBACK TO SAVEPOINT entry; RELEASE SAVEPOINT entry").await?;
+        return Ok(());
+    }
+    Err(explain(error, &entry.kind).context(entry.label()))
+}
+
+async fn is_attached(client: &Client, entry: &DumpEntry) -> Result<bool> {
+    let names = entry.names();
+    let Some(child) = names.get(1) else { return Ok(false) };
+    let sql = "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2 AND c.relispartition";
+    Ok(client.query_opt(sql, &[&child.schema, &child.table]).await?.is_some())
+}
+
+/// The column defaults that mean the same at the target, by the column's name there. What has none is listed.
+async fn defaults(client: &Client, table: &TablePlan, not_carried: &mut Vec<String>) -> Result<HashMap<String, String>> {
+    let rows = client
+        .query(include_str!("../../schema/ddl_defaults.sql"), &[&table.source.id])
+        .await
+        .with_context(|| format!("reading the defaults of {}", table.source.name))?;
+    let mut defaults = HashMap::new();
+    for row in rows {
+        let (column, expression, generated): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+        let travels = table.columns.iter().position(|&index| table.source.columns[index].name == column);
+        match travels {
+            Some(at) if !generated && !expression.contains("nextval(") => {
+                drop(defaults.insert(table.shaped.columns[at].name.clone(), expression));
+            }
+            None if !generated => {}
+            _ => not_carried.push(format!(
+                "{} of {}.{column}: {expression} (a rule gives the table another shape)",
+                if generated { "generated column" } else { "default" },
+                table.source.name
+            )),
+        }
+    }
+    Ok(defaults)
+}
+
+/// Brings a session into the state that the dump's statements expect.
+async fn prepare_session(client: &Client, settings: &[String]) -> Result<()> {
+    // A killed run's CREATE INDEX should end with its connection (Postgres 14).
+    let own = ["SET search_path = ''", "SET default_table_access_method = heap", "SET client_connection_check_interval = '1s'"];
+    for setting in settings.iter().map(String::as_str).chain(own) {
+        match client.batch_execute(setting).await {
+            Err(error) if error.code().is_some_and(|code| matches!(code.code(), "42704" | "22023")) => {
+                tracing::debug!("the target does not know {setting:?}: its version is older than pg_dump's");
+            }
+            result => result.with_context(|| setting.to_owned())?,
+        }
+    }
+    client.batch_execute(include_str!("maintenance.sql")).await.context("setting maintenance_work_mem")
+}
+
+fn interrupted(doing: &str) -> Error {
+    Error::new(Kind::Interrupted, format!("stopped while {doing}; the same command goes on with what is missing"))
+}
