@@ -87,7 +87,10 @@ impl<'a> SchemaWork<'a> {
             // Not CREATE SCHEMA IF NOT EXISTS alone: it asks for the privilege even if the schema exists.
             let there = client.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&name.schema]).await?;
             if there.is_none() {
-                client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.with_context(|| format!("schema {schema}"))?;
+                client
+                    .batch_execute(&format!("CREATE SCHEMA {schema}"))
+                    .await
+                    .with_context(|| format!("schema {schema}"))?;
             }
             client.batch_execute(sql).await.with_context(|| format!("table {name}"))?;
         }
@@ -273,7 +276,11 @@ async fn is_attached(client: &Client, entry: &DumpEntry) -> Result<bool> {
 }
 
 /// The column defaults that mean the same at the target, by the column's name there. What has none is listed.
-async fn defaults(client: &Client, table: &TablePlan, not_carried: &mut Vec<String>) -> Result<HashMap<String, String>> {
+async fn defaults(
+    client: &Client,
+    table: &TablePlan,
+    not_carried: &mut Vec<String>,
+) -> Result<HashMap<String, String>> {
     let rows = client
         .query(include_str!("../../schema/ddl_defaults.sql"), &[&table.source.id])
         .await
@@ -300,7 +307,11 @@ async fn defaults(client: &Client, table: &TablePlan, not_carried: &mut Vec<Stri
 /// Brings a session into the state that the dump's statements expect.
 async fn prepare_session(client: &Client, settings: &[String]) -> Result<()> {
     // A killed run's CREATE INDEX should end with its connection (Postgres 14).
-    let own = ["SET search_path = ''", "SET default_table_access_method = heap", "SET client_connection_check_interval = '1s'"];
+    let own = [
+        "SET search_path = ''",
+        "SET default_table_access_method = heap",
+        "SET client_connection_check_interval = '1s'",
+    ];
     for setting in settings.iter().map(String::as_str).chain(own) {
         match client.batch_execute(setting).await {
             Err(error) if error.code().is_some_and(|code| matches!(code.code(), "42704" | "22023")) => {

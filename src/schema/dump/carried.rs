@@ -195,11 +195,7 @@ fn absent_relations(entries: &[DumpEntry], plan: &Plan) -> HashMap<TableName, Ab
 /// `None`: it goes over. `Some(None)`: it stays behind, as it should. `Some(Some(reason))`: it stays behind and somebody
 /// may miss it.
 #[allow(clippy::option_option, reason = "three answers, each used once")]
-fn leave_out(
-    entry: &DumpEntry,
-    names: &[TableName],
-    absent: &HashMap<TableName, Absence>,
-) -> Option<Option<String>> {
+fn leave_out(entry: &DumpEntry, names: &[TableName], absent: &HashMap<TableName, Absence>) -> Option<Option<String>> {
     let kind = entry.kind.as_str();
     if NEVER.contains(&kind) {
         return Some(Some("is not carried over".to_owned()));
@@ -217,7 +213,9 @@ fn leave_out(
     let hangs_on_it = matches!(kind, "TABLE" | "SEQUENCE") || OF_A_TABLE.contains(&kind);
     Some(match (own, why) {
         (Some(Absence::NotMigrated | Absence::LeftOut), _) if hangs_on_it => None,
-        (Some(Absence::Reshaped), _) if matches!(kind, "TABLE" | "TABLE ATTACH" | "SEQUENCE" | "SEQUENCE OWNED BY") => None,
+        (Some(Absence::Reshaped), _) if matches!(kind, "TABLE" | "TABLE ATTACH" | "SEQUENCE" | "SEQUENCE OWNED BY") => {
+            None
+        }
         // Own DDL makes the key and the simple defaults.
         (Some(Absence::Reshaped), _) if entry.says(&["PRIMARY", "KEY"]) => None,
         (_, Absence::NotMigrated) => Some(format!("needs {name}, which is not migrated")),
@@ -229,8 +227,8 @@ fn leave_out(
 /// The relations and functions that an entry makes.
 fn makes(entry: &DumpEntry, names: &[TableName]) -> impl Iterator<Item = TableName> {
     let name = match entry.kind.as_str() {
-        "TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "TYPE" | "DOMAIN"
-        | "FOREIGN TABLE" => names.first().cloned(),
+        "TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "TYPE"
+        | "DOMAIN" | "FOREIGN TABLE" => names.first().cloned(),
         "INDEX" => entry.schema.as_ref().map(|schema| TableName::new(schema, &entry.name)),
         // `orders orders_pkey`: the index has the constraint's name.
         "CONSTRAINT" => names.first().and_then(|table| {

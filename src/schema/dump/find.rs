@@ -59,12 +59,14 @@ fn places() -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).map(|folder| folder.join("pg_dump")).collect())
         .unwrap_or_default();
-    let packaged = [("/usr/lib/postgresql", "bin/pg_dump"), ("/opt/homebrew/opt", "bin/pg_dump"), ("/usr", "bin/pg_dump")];
+    let packaged =
+        [("/usr/lib/postgresql", "bin/pg_dump"), ("/opt/homebrew/opt", "bin/pg_dump"), ("/usr", "bin/pg_dump")];
     for (folder, inside) in packaged {
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
         let versions = entries.filter_map(Result::ok).filter(|entry| {
             let name = entry.file_name();
-            folder == "/usr/lib/postgresql" || ["pgsql-", "postgresql@"].iter().any(|start| name.to_string_lossy().starts_with(start))
+            folder == "/usr/lib/postgresql"
+                || ["pgsql-", "postgresql@"].iter().any(|start| name.to_string_lossy().starts_with(start))
         });
         places.extend(versions.map(|entry| entry.path().join(inside)));
     }

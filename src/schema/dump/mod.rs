@@ -78,16 +78,20 @@ impl PgDump {
 /// libpq's environment: nothing of it shows in `ps`.
 fn environment(info: &ConnInfo, url: &Url) -> Vec<(&'static str, OsString)> {
     let mut environment: Vec<(&'static str, OsString)> = Vec::new();
-    let list = |part: fn(&Host) -> OsString| {
-        info.hosts.iter().map(part).collect::<Vec<_>>().join(&OsString::from(","))
-    };
-    environment.push(("PGHOST", list(|host| match host {
-        Host::Tcp(name, _) => name.into(),
-        Host::Unix(path, _) => path.into(),
-    })));
-    environment.push(("PGPORT", list(|host| match host {
-        Host::Tcp(_, port) | Host::Unix(_, port) => port.to_string().into(),
-    })));
+    let list = |part: fn(&Host) -> OsString| info.hosts.iter().map(part).collect::<Vec<_>>().join(&OsString::from(","));
+    environment.push((
+        "PGHOST",
+        list(|host| match host {
+            Host::Tcp(name, _) => name.into(),
+            Host::Unix(path, _) => path.into(),
+        }),
+    ));
+    environment.push((
+        "PGPORT",
+        list(|host| match host {
+            Host::Tcp(_, port) | Host::Unix(_, port) => port.to_string().into(),
+        }),
+    ));
     environment.push(("PGUSER", info.user.as_str().into()));
     environment.push(("PGDATABASE", info.database.as_str().into()));
     environment.push(("PGAPPNAME", "cutwater_schema".into()));
@@ -142,7 +146,9 @@ mod tests {
 
     #[test]
     fn a_lock_that_somebody_holds_is_worth_another_try() {
-        let error = refusal("pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout\npg_dump: detail: Query was: LOCK TABLE \"a\".\"b\"\n");
+        let error = refusal(
+            "pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout\npg_dump: detail: Query was: LOCK TABLE \"a\".\"b\"\n",
+        );
         assert_eq!(error.kind(), Kind::Transient);
     }
 }
