@@ -136,6 +136,11 @@ impl LocalPostgres {
         format!("postgres://{user}@{host}:{}/{database}", self.port)
     }
 
+    /// `postgres 127.0.0.1:40113`, for people.
+    pub fn label(&self) -> String {
+        format!("postgres 127.0.0.1:{}", self.port)
+    }
+
     /// The port on 127.0.0.1; it stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,0 +1,31 @@
+# What a newcomer types. `make` alone lists it.
+
+CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
+# Each test has servers of its own to run; more at a time than this only makes them slower on a small machine.
+TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench chaos deps
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-7s %s\n' "$$t" "$$d"; done
+
+demo: deps ## builds Cutwater and watches it move a live database between two throw-away servers
+	$(CARGO) build --release --locked
+	./target/release/cutwater demo $(DEMO_ARGS)
+
+test: deps ## all tests, against real servers that are started and ended by them
+	$(CARGO) test --locked -- --test-threads=$(TEST_THREADS)
+
+lint: deps ## formatting and clippy, as CI asks for them
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: deps ## Cutwater against a native subscription, in the same run
+	$(CARGO) bench --locked
+
+chaos: deps ## the tests that kill, freeze and cut, with random moments; CUTWATER_TEST_SEED repeats a run
+	$(CARGO) test --locked --test chaos -- --test-threads=1 --nocapture
+
+deps:
+	@scripts/install-deps.sh

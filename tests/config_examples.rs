@@ -1,0 +1,42 @@
+//! What stands in config/ is what Cutwater reads and writes.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use cutwater::config::Config;
+
+const EXAMPLE: &str = include_str!("../config/cutwater.example.toml");
+
+fn with_passwords(text: &str) -> String {
+    text.replace("${SOURCE_PASSWORD}", "one").replace("${TARGET_PASSWORD}", "two")
+}
+
+#[test]
+fn the_example_config_loads() {
+    let config = Config::parse(&with_passwords(EXAMPLE), "cutwater.example.toml").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.migration.name, "shop");
+    assert!(config.telemetry.listen.is_some());
+}
+
+/// A commented-out option that no longer exists, or that has another default by now, would teach the wrong thing.
+#[test]
+fn every_option_that_the_example_comments_out_exists_with_that_default() {
+    let is_option = |line: &str| {
+        let name = line.split(" = ").next().unwrap_or_default();
+        line.starts_with('[') || (line.contains(" = ") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let everything: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(option) if is_option(option) => option.to_owned() + "\n",
+            _ => line.to_owned() + "\n",
+        })
+        .collect();
+    let config = Config::parse(&with_passwords(&everything), "uncommented").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.transform.len(), 1);
+    let defaults = Config::parse(&with_passwords(EXAMPLE), "cutwater.example.toml").unwrap();
+    assert_eq!(format!("{:?}", config.apply), format!("{:?}", defaults.apply));
+    assert_eq!(config.snapshot.workers, defaults.snapshot.workers);
+    assert_eq!(config.snapshot.chunk_rows, defaults.snapshot.chunk_rows);
+    assert_eq!(config.target.existing, defaults.target.existing);
+    assert_eq!(config.cutover.sequence_margin, defaults.cutover.sequence_margin);
+    assert_eq!(config.cutover.max_verify_age, defaults.cutover.max_verify_age);
+}
