@@ -246,7 +246,7 @@ async fn try_to_arm(
     if again.iter().map(|r| r.oid).ne(relations.iter().map(|r| r.oid)) {
         return Ok(None);
     }
-    no_new_table(client, request).await?;
+    unchanged(client, request.tables, request.patterns).await?;
     let until = Timestamp::from_microsecond(deadline).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     let condition = format!("pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) '{until}'::pg_catalog.timestamptz");
     let message = format!(
@@ -267,18 +267,18 @@ async fn try_to_arm(
     Ok(Some(until))
 }
 
-/// A table that matches the patterns and was not copied would be writable through the fence, and lost (TRAPS 19).
-async fn no_new_table(client: &Client, request: &Request<'_>) -> Result<()> {
+/// Whether the catalogue still holds exactly the migrated tables: one that matches the patterns and was not copied would be writable through the fence, and lost (TRAPS 19).
+pub async fn unchanged(client: &Client, tables: &[TableName], patterns: &Patterns) -> Result<()> {
     let rows = client.query(include_str!("fence/tables_now.sql"), &[]).await?;
     let now: Vec<TableName> =
         rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
     let names = |tables: Vec<&TableName>| tables.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
-    let new: Vec<_> = now.iter().filter(|t| request.patterns.includes(t) && !request.tables.contains(t)).collect();
+    let new: Vec<_> = now.iter().filter(|t| patterns.includes(t) && !tables.contains(t)).collect();
     if !new.is_empty() {
         let why = format!("new since the migration began, and not migrated: {}", names(new));
         return Err(Error::new(Kind::Schema, why).fix("exclude them in [source] tables, or begin the migration again"));
     }
-    let gone: Vec<_> = request.tables.iter().filter(|t| !now.contains(t)).collect();
+    let gone: Vec<_> = tables.iter().filter(|t| !now.contains(t)).collect();
     if !gone.is_empty() {
         let why = format!("gone from the source since the migration began: {}", names(gone));
         return Err(Error::new(Kind::Schema, why).fix("exclude them in [source] tables, or begin the migration again"));
@@ -309,6 +309,11 @@ async fn clear_the_way(client: &Client, relations: &[Relation]) -> Result<Vec<Bl
 pub async fn blockers(client: &Client, tables: &[TableName]) -> Result<Vec<Blocker>> {
     let oids: Vec<u32> = relations(client, tables).await?.iter().map(|relation| relation.oid).collect();
     blockers_of(client, &oids).await
+}
+
+/// How many tables and partitions a fence would cover.
+pub async fn relation_count(client: &Client, tables: &[TableName]) -> Result<usize> {
+    Ok(relations(client, tables).await?.len())
 }
 
 async fn blockers_of(client: &Client, oids: &[u32]) -> Result<Vec<Blocker>> {

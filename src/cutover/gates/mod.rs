@@ -1,0 +1,189 @@
+//! What must be true before anything is touched.
+//!
+//! In: both databases and the state. Out: [`Gates`], each open or closed with what is wrong and what opens it. Nothing
+//! is changed. A closed gate is the normal answer, not an error; an end that cannot be asked is.
+
+mod checks;
+mod lag;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Options, Parts, Progress, Reporter, journal};
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, connect};
+use crate::target::state::Migration;
+
+/// Between two looks with `--wait`.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gate {
+    /// Its name: `long-transaction`.
+    pub name: &'static str,
+    /// What was found.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// What a gate found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict")]
+pub enum Verdict {
+    /// Open, and what was seen: `lag 0.3 s`.
+    Open {
+        /// A few words.
+        seen: String,
+    },
+    /// Closed.
+    Closed {
+        /// What is wrong, one line each; the last may say why it matters.
+        details: Vec<String>,
+        /// What opens it.
+        fix: String,
+    },
+}
+
+impl Verdict {
+    fn open(seen: impl Into<String>) -> Verdict {
+        Verdict::Open { seen: seen.into() }
+    }
+
+    fn closed(detail: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        Verdict::Closed { details: vec![detail.into()], fix: fix.into() }
+    }
+
+    /// Open with `seen` if nothing is wrong.
+    fn of(details: Vec<String>, seen: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        if details.is_empty() { Verdict::open(seen) } else { Verdict::Closed { details, fix: fix.into() } }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gates {
+    /// In the order they are shown.
+    pub gates: Vec<Gate>,
+    /// How long writes are expected to be refused, in seconds, from and to.
+    pub expected_seconds: (f64, f64),
+    /// `--max-downtime` in seconds.
+    pub limit_seconds: f64,
+}
+
+impl Gates {
+    /// The closed ones.
+    pub fn closed(&self) -> impl Iterator<Item = (&'static str, &[String], &str)> {
+        self.gates.iter().filter_map(|gate| match &gate.verdict {
+            Verdict::Open { .. } => None,
+            Verdict::Closed { details, fix } => Some((gate.name, details.as_slice(), fix.as_str())),
+        })
+    }
+
+    /// Whether the cutover may begin.
+    pub fn all_open(&self) -> bool {
+        self.closed().next().is_none()
+    }
+
+    /// The screen of a refused cutover.
+    pub fn refusal(&self, migration: &str) -> String {
+        let mut text = format!("{migration}  CUTOVER REFUSED. Nothing was touched; the source is live.\n");
+        for (name, details, fix) in self.closed() {
+            for (n, detail) in details.iter().enumerate() {
+                let _ = write!(text, "\n{:<17} {detail}", if n == 0 { name } else { "" });
+            }
+            let _ = write!(text, "\n  fix: {fix}\n");
+        }
+        let seen = self.gates.iter().filter_map(|gate| match &gate.verdict {
+            Verdict::Open { seen } => Some(seen.as_str()),
+            Verdict::Closed { .. } => None,
+        });
+        let (from, to) = self.expected_seconds;
+        let _ = write!(
+            text,
+            "\npassed: {}.\nExpected downtime {from:.1}-{to:.1} s (limit {:.0} s)\n\n\
+             Then run the same command again, or let it wait: add --wait",
+            seen.collect::<Vec<_>>().join(", "),
+            self.limit_seconds
+        );
+        text
+    }
+}
+
+/// What the checks may look at.
+struct Look<'a> {
+    parts: &'a Parts,
+    options: &'a Options,
+    source: Client,
+    target: Client,
+    migration: Migration,
+}
+
+type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
+
+/// The gates, in the order they are shown. The lag comes last, so that it was low just before the fence is taken.
+const GATES: [(&str, Check); 13] = [
+    ("snapshot", |look| Box::pin(checks::snapshot(look))),
+    ("run-alive", |look| Box::pin(checks::run_alive(look))),
+    ("verify", |look| Box::pin(checks::verify(look))),
+    ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
+    ("divergences", |look| Box::pin(checks::divergences(look))),
+    ("fence", |look| Box::pin(checks::fence_possible(look))),
+    ("target-writable", |look| Box::pin(checks::target_writable(look))),
+    ("statistics", |look| Box::pin(checks::statistics(look))),
+    ("indexes", |look| Box::pin(checks::indexes(look))),
+    ("constraints", |look| Box::pin(checks::constraints(look))),
+    ("sequences", |look| Box::pin(checks::sequences(look))),
+    ("long-transaction", |look| Box::pin(checks::long_transactions(look))),
+    ("lag", |look| Box::pin(lag::low(look))),
+];
+
+/// Looks at every gate once.
+pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
+    let migration = parts.ends.state.migration().await?;
+    let migration = migration
+        .ok_or_else(|| Error::new(Kind::Refused, "nothing was migrated yet").fix("cutwater run, and let it catch up"))?;
+    let source = journal::source(parts).await?;
+    let target = connect(&parts.ends.target, &format!("cutwater_{}_gates", parts.name())).await?;
+    let look = Look { parts, options, source, target, migration };
+    let mut gates = Vec::with_capacity(GATES.len());
+    for (name, check) in GATES {
+        let verdict = check(&look).await.with_context(|| format!("gate {name}"))?;
+        gates.push(Gate { name, verdict });
+    }
+    // Fence, drain and switch take a few round trips; the final comparison takes what it took last, without writers.
+    let verify = look.migration.verify.as_ref().map_or(0.0, |verify| verify.duration_ms as f64 / 1000.0);
+    let expected_seconds = (0.1 + verify * 0.5, 0.5 + verify * 1.2 + options.max_lag.as_secs_f64().min(1.0) * 0.5);
+    Ok(Gates { gates, expected_seconds, limit_seconds: options.max_downtime.as_secs_f64() })
+}
+
+/// Looks until all gates are open; without `wait`, once.
+pub(super) async fn open(
+    parts: &Parts,
+    options: &Options,
+    report: Reporter<'_>,
+    shutdown: &CancellationToken,
+) -> Result<Gates> {
+    let interrupted = || Error::new(Kind::Interrupted, "interrupted before anything was touched");
+    loop {
+        let gates = tokio::select! {
+            gates = look(parts, options) => gates?,
+            () = shutdown.cancelled() => return Err(interrupted()),
+        };
+        if gates.all_open() {
+            return Ok(gates);
+        }
+        if !options.wait {
+            return Err(Error::new(Kind::Refused, gates.refusal(parts.name())));
+        }
+        report(&Progress::Waiting(&gates));
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.cancelled() => return Err(interrupted()),
+        }
+    }
+}

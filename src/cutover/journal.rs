@@ -1,0 +1,110 @@
+//! What an attempt leaves behind, read back: the journal in the target and the fence's row at the source.
+
+use super::{Parts, Progress, Reporter};
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, connect};
+use crate::source::postgres::fence::{self, FenceStep};
+use crate::target::state::{CutoverStep, Phase};
+
+/// Where a new driver finds itself.
+pub(super) enum Standing {
+    /// Nothing is under way (any more).
+    Clear,
+    /// An attempt is past its point of no return and not finished.
+    PastThePoint(String),
+    /// The target is live.
+    Done(String),
+}
+
+/// Steps from which an attempt is undone.
+pub(super) const BEFORE_THE_POINT: [CutoverStep; 4] =
+    [CutoverStep::Fencing, CutoverStep::Fenced, CutoverStep::Drained, CutoverStep::Verified];
+
+/// Whether an attempt at this step may still be undone.
+pub(super) fn unfinished(step: CutoverStep) -> bool {
+    BEFORE_THE_POINT.contains(&step)
+}
+
+/// The fence's session at the source. Its name tells it from every other of ours ([`fence::end_session`]).
+pub(super) async fn source(parts: &Parts) -> Result<Client> {
+    connect(&parts.ends.source, &session_name(parts)).await
+}
+
+pub(super) fn session_name(parts: &Parts) -> String {
+    format!("cutwater_{}_fence", parts.name())
+}
+
+/// Makes this driver the only one, as long as the session lives.
+pub(super) async fn alone(parts: &Parts) -> Result<Client> {
+    let client = connect(&parts.ends.target, &format!("cutwater_{}_cutover", parts.name())).await?;
+    let sql = "SELECT pg_try_advisory_lock(6002, hashtext($1))";
+    if client.query_one(sql, &[&parts.name()]).await.context("looking for another cutover")?.get(0) {
+        return Ok(client);
+    }
+    Err(Error::new(Kind::Refused, "another cutwater cutover of this migration is running")
+        .fix("wait for it, or take it back: cutwater cutover --abort"))
+}
+
+/// Finds out what became of the last attempt, and undoes it if it stopped before its point of no return. The source's
+/// row decides: a driver may have died between making the fence permanent and journalling that.
+pub(super) async fn settle(parts: &Parts, dry_run: bool, report: Reporter<'_>) -> Result<Standing> {
+    let source = source(parts).await?;
+    let attempt = parts.ends.state.cutover().await?;
+    let fence = fence::state(&source, parts.name()).await?;
+    let permanent = fence.as_ref().filter(|fence| fence.step == FenceStep::Permanent);
+    if let Some(fence) = permanent {
+        return match attempt {
+            Some(attempt) if attempt.nonce != fence.nonce => Err(Error::new(
+                Kind::Internal,
+                format!("the source is fenced for good by attempt {}, the journal's is {}", fence.nonce, attempt.nonce),
+            )
+            .fix("the target's state was restored from before the cutover: do not go on without knowing which side is live")),
+            Some(attempt) if attempt.step == CutoverStep::Done => Ok(Standing::Done(attempt.nonce)),
+            Some(attempt) => {
+                report(&Progress::Settled("an attempt is past its point of no return: going forward"));
+                Ok(Standing::PastThePoint(attempt.nonce))
+            }
+            None => Err(Error::new(Kind::Internal, "the source is fenced for good, and the target knows of no cutover")
+                .fix("is [target] url the target of this migration?")),
+        };
+    }
+    if let Some(attempt) = attempt.as_ref().filter(|a| matches!(a.step, CutoverStep::Switching | CutoverStep::Done)) {
+        return Err(Error::new(
+            Kind::Internal,
+            format!("the journal says {} and the source's fence is not permanent", attempt.step.as_str()),
+        )
+        .fix("the source was restored or failed over after the cutover: it may take writes; do not go on before that is clear"));
+    }
+    let armed = fence.filter(|fence| fence.step == FenceStep::Armed).map(|fence| fence.nonce);
+    let open = attempt.filter(|attempt| unfinished(attempt.step)).map(|attempt| attempt.nonce);
+    let left: Vec<String> = armed.into_iter().chain(open).collect();
+    if left.is_empty() {
+        return Ok(Standing::Clear);
+    }
+    if dry_run {
+        report(&Progress::Would("undo an earlier attempt that stopped before its point of no return"));
+        return Ok(Standing::Clear);
+    }
+    for nonce in left {
+        undo(parts, &source, &nonce, "its driver ended before the point of no return").await?;
+    }
+    report(&Progress::Settled("an earlier attempt had stopped before its point of no return: it was undone"));
+    Ok(Standing::Clear)
+}
+
+/// Lifts the fence, then journals that: in this order, so that an undone attempt never has a fence.
+pub(super) async fn undo(parts: &Parts, source: &Client, nonce: &str, why: &str) -> Result<()> {
+    // A session of the attempt may still be there (a stopped process, a half-open connection): what it has not
+    // committed by now it must never commit.
+    let others = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
+                     AND datname = current_database()";
+    let session = session_name(parts);
+    for row in source.query(others, &[&session]).await.context("looking for the attempt's session")? {
+        fence::end_session(source, row.get(0), &session).await?;
+    }
+    fence::disarm(source, parts.name(), nonce).await?;
+    let state = &parts.ends.state;
+    state.move_cutover(nonce, &BEFORE_THE_POINT, CutoverStep::Undone, Some(why)).await?;
+    state.move_phase(&[Phase::Draining], Phase::Streaming).await?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! `--dry-run`: the same steps in the same order, said and not done.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::steps::{Passed, Steps};
+use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, sequences};
+use crate::error::{Error, Result};
+use crate::source::postgres::fence;
+
+/// Says what would be done.
+pub(super) struct Rehearsal<'a> {
+    parts: &'a Parts,
+    options: &'a Options,
+    report: Reporter<'a>,
+    said: Vec<String>,
+}
+
+impl<'a> Rehearsal<'a> {
+    pub(super) fn new(parts: &'a Parts, options: &'a Options, report: Reporter<'a>) -> Self {
+        Rehearsal { parts, options, report, said: Vec::new() }
+    }
+
+    fn would(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        (self.report)(&Progress::Would(&what));
+        self.said.push(what);
+    }
+}
+
+impl Steps for Rehearsal<'_> {
+    async fn begin(&mut self) -> Result<()> {
+        self.would("journal the attempt in the target");
+        Ok(())
+    }
+
+    async fn fence(&mut self) -> Result<()> {
+        let source = journal::source(self.parts).await?;
+        let relations = fence::relation_count(&source, &self.parts.tables()).await?;
+        let seconds = self.options.max_downtime.as_secs_f64();
+        self.would(format!("refuse writes to {relations} tables and partitions at the source, for {seconds:.0} s at most"));
+        for blocker in fence::blockers(&source, &self.parts.tables()).await? {
+            self.would(format!("wait for a lock: {blocker}"));
+        }
+        Ok(())
+    }
+
+    fn time_left(&self) -> Duration {
+        self.options.max_downtime
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        self.would("wait until the target has applied everything before the fence");
+        Ok(())
+    }
+
+    async fn verify(&mut self) -> Result<()> {
+        let tables = self.parts.plan.len();
+        self.would(format!("compare {tables} tables row by row hash, and undo everything if one row differs"));
+        Ok(())
+    }
+
+    async fn unbroken(&mut self) -> Result<()> {
+        self.would("read the stream on to the source's head: no write may have come past the fence");
+        Ok(())
+    }
+
+    async fn sequences(&mut self) -> Result<()> {
+        let planned = sequences::plan(self.parts).await?;
+        for sequence in &planned.moves {
+            self.would(format!("set {} to {}", sequence.target, sequence.value));
+        }
+        Ok(())
+    }
+
+    async fn point_of_no_return(&mut self) -> Result<Passed> {
+        self.would("make the fence permanent: the point of no return");
+        Ok(Passed::Yes)
+    }
+
+    async fn switch(&mut self, _: &CancellationToken) -> Result<()> {
+        match self.parts.config.switch_command.clone() {
+            Some(command) => self.would(format!("run: {command}")),
+            None => self.would("run no switch command: none is configured, clients move themselves"),
+        }
+        self.would("record that the target is live");
+        Ok(())
+    }
+
+    async fn undo(&mut self, why: Error) -> Error {
+        why
+    }
+
+    fn report(self) -> CutoverReport {
+        CutoverReport {
+            rehearsed: self.said,
+            max_downtime_ms: self.options.max_downtime.as_millis() as u64,
+            ..CutoverReport::default()
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The command that moves the clients.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{ConnInfo, Host};
+
+/// Runs `switch_command`, if there is one, with facts in its environment and no secrets. May be run more than once.
+pub(super) async fn run(parts: &Parts, nonce: &str, shutdown: &CancellationToken) -> Result<()> {
+    let Some(text) = &parts.config.switch_command else { return Ok(()) };
+    let mut command = tokio::process::Command::new("sh");
+    command.arg("-c").arg(text).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env("CUTWATER_MIGRATION", parts.name()).env("CUTWATER_NONCE", nonce);
+    for (side, info) in [("SOURCE", &parts.ends.source), ("TARGET", &parts.ends.target)] {
+        for (fact, value) in facts(info) {
+            command.env(format!("CUTWATER_{side}_{fact}"), value);
+        }
+        // A URL may hold a password, and the command's environment is not the place for one.
+        command.env_remove(format!("CUTWATER_{side}_URL"));
+    }
+    let doing = "running switch_command";
+    let mut child = command.spawn().context(doing)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let finished = async {
+        let (status, (), ()) = tokio::join!(child.wait(), log(out), log(err));
+        status
+    };
+    let status = tokio::select! {
+        status = finished => status.context(doing)?,
+        () = shutdown.cancelled() => return Err(Error::new(Kind::Interrupted, "interrupted").context(doing)),
+    };
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Io, format!("it ended with {status}; its output is in the log")).context(doing))
+}
+
+fn facts(info: &ConnInfo) -> Vec<(&'static str, String)> {
+    let (host, port) = match info.hosts.first() {
+        Some(Host::Tcp(name, port)) => (name.clone(), *port),
+        Some(Host::Unix(path, port)) => (path.display().to_string(), *port),
+        None => (String::new(), 5432),
+    };
+    vec![("HOST", host), ("PORT", port.to_string()), ("DATABASE", info.database.clone())]
+}
+
+async fn log(stream: Option<impl AsyncRead + Unpin>) {
+    let Some(stream) = stream else { return };
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::info!(target: "cutwater::switch_command", "{line}");
+    }
+}
