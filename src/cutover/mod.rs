@@ -209,8 +209,11 @@ pub async fn abort(parts: &Parts, report: Reporter<'_>) -> Result<()> {
     let source = journal::source(parts).await?;
     let fence = fence::state(&source, parts.name()).await?;
     if fence.as_ref().is_some_and(|fence| fence.step == fence::FenceStep::Permanent) {
-        return Err(Error::new(Kind::Refused, "the cutover is past its point of no return: the target is or will be live")
-            .fix("run cutwater cutover again: it goes forward"));
+        return Err(Error::new(
+            Kind::Refused,
+            "the cutover is past its point of no return: the target is or will be live",
+        )
+        .fix("run cutwater cutover again: it goes forward"));
     }
     let armed = fence.as_ref().is_some_and(|fence| fence.step == fence::FenceStep::Armed);
     if !armed && !attempt.as_ref().is_some_and(|attempt| journal::unfinished(attempt.step)) {

@@ -39,7 +39,9 @@ impl Steps for Rehearsal<'_> {
         let source = journal::source(self.parts).await?;
         let relations = fence::relation_count(&source, &self.parts.tables()).await?;
         let seconds = self.options.max_downtime.as_secs_f64();
-        self.would(format!("refuse writes to {relations} tables and partitions at the source, for {seconds:.0} s at most"));
+        self.would(format!(
+            "refuse writes to {relations} tables and partitions at the source, for {seconds:.0} s at most"
+        ));
         for blocker in fence::blockers(&source, &self.parts.tables()).await? {
             self.would(format!("wait for a lock: {blocker}"));
         }

@@ -61,7 +61,10 @@ pub(super) async fn carry_over(parts: &Parts) -> Result<u64> {
     }
     let sets = plan.moves.iter().map(async |one| {
         let sql = "SELECT setval($1::text::regclass, $2, $3)";
-        target.execute(sql, &[&one.target, &one.value, &one.is_called]).await.with_context(|| format!("setting {}", one.target))
+        target
+            .execute(sql, &[&one.target, &one.value, &one.is_called])
+            .await
+            .with_context(|| format!("setting {}", one.target))
     });
     futures::future::try_join_all(sets).await?;
     Ok(plan.moves.len() as u64)
@@ -78,7 +81,10 @@ async fn read(parts: &Parts, source: &Client, target: &Client) -> Result<Sequenc
     let mut kept = Vec::new();
     for row in &rows {
         let name = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-        let owner = row.get::<_, Option<&str>>(6).zip(row.get(7)).map(|(schema, table): (&str, &str)| TableName::new(schema, table));
+        let owner = row
+            .get::<_, Option<&str>>(6)
+            .zip(row.get(7))
+            .map(|(schema, table): (&str, &str)| TableName::new(schema, table));
         let planned = owner.as_ref().and_then(|owner| parts.plan.get(owner));
         if owner.is_some() && planned.is_none() {
             // The sequence of a table that is not migrated stays with it.
@@ -110,14 +116,8 @@ async fn read(parts: &Parts, source: &Client, target: &Client) -> Result<Sequenc
             plan.missing.push(name.to_string());
             continue;
         };
-        let sequence = Sequence {
-            last,
-            is_called,
-            increment: row.get(2),
-            min: row.get(3),
-            max: row.get(4),
-            cycle: row.get(5),
-        };
+        let sequence =
+            Sequence { last, is_called, increment: row.get(2), min: row.get(3), max: row.get(4), cycle: row.get(5) };
         let (there, called_there) = at_target.next().unwrap_or((last, is_called));
         let (value, is_called) = sequence.past(parts.config.sequence_margin, there, called_there);
         plan.moves.push(Move { target: here, value, is_called });

@@ -134,7 +134,8 @@ impl Steps for Real<'_> {
         self.epoch = migration.ok_or_else(|| Error::new(Kind::Refused, "nothing was migrated yet"))?.epoch;
         // The locks may take as long as the downtime itself; the armed row holds the exact deadline.
         let latest = row.get::<_, i64>(0) + 2 * self.options.max_downtime.as_micros() as i64;
-        let latest = jiff::Timestamp::from_microsecond(latest).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        let latest =
+            jiff::Timestamp::from_microsecond(latest).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
         state.begin_cutover(&self.done.nonce, latest).await?;
         state.move_phase(&[Phase::Streaming, Phase::CatchingUp], Phase::Draining).await?;
         (self.report)(&Progress::Fencing);
@@ -198,12 +199,8 @@ impl Steps for Real<'_> {
     }
 
     async fn verify(&mut self) -> Result<()> {
-        let options = verify::Options {
-            fenced: true,
-            workers: 4,
-            budget: Some(self.time_left()),
-            ..verify::Options::default()
-        };
+        let options =
+            verify::Options { fenced: true, workers: 4, budget: Some(self.time_left()), ..verify::Options::default() };
         let report = self.report;
         let progress = |_: &verify::TableReport, done: usize, total: usize| report(&Progress::Verifying(done, total));
         // Interrupting it is carry_out's business.

@@ -116,7 +116,10 @@ pub(super) async fn target_writable(look: &Look<'_>) -> Result<Verdict> {
     let sql = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on'";
     let row = look.target.query_one(sql, &[]).await?;
     if row.get(0) {
-        return Ok(Verdict::closed("the target is a standby", "SELECT pg_promote();   or point [target] url elsewhere"));
+        return Ok(Verdict::closed(
+            "the target is a standby",
+            "SELECT pg_promote();   or point [target] url elsewhere",
+        ));
     }
     if row.get(1) {
         let fix = "ALTER SYSTEM SET default_transaction_read_only = off;   (or the role's, or the database's)";

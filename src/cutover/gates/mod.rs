@@ -145,8 +145,9 @@ const GATES: [(&str, Check); 13] = [
 /// Looks at every gate once.
 pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
     let migration = parts.ends.state.migration().await?;
-    let migration = migration
-        .ok_or_else(|| Error::new(Kind::Refused, "nothing was migrated yet").fix("cutwater run, and let it catch up"))?;
+    let migration = migration.ok_or_else(|| {
+        Error::new(Kind::Refused, "nothing was migrated yet").fix("cutwater run, and let it catch up")
+    })?;
     let source = journal::source(parts).await?;
     let target = connect(&parts.ends.target, &format!("cutwater_{}_gates", parts.name())).await?;
     let look = Look { parts, options, source, target, migration };
