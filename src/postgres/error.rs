@@ -15,7 +15,7 @@ pub fn sqlstate_kind(code: &SqlState) -> Kind {
         "55006" => Kind::SlotInUse,
         "42P01" | "42703" | "42804" | "3F000" | "42704" | "42883" => Kind::Schema,
         "40001" | "40P01" | "55P03" | "57014" => Kind::Transient,
-        code => match &code[..2] {
+        code => match code.get(..2).unwrap_or_default() {
             "08" | "57" => Kind::Connection,
             "53" | "58" => Kind::Transient,
             "22" | "23" => Kind::BadRow,
@@ -24,18 +24,51 @@ pub fn sqlstate_kind(code: &SqlState) -> Kind {
     }
 }
 
+/// What a server's error says, however it reached us.
+pub(crate) struct ServerError<'a> {
+    /// SQLSTATE.
+    pub code: &'a str,
+    /// `M`
+    pub message: &'a str,
+    /// `D`
+    pub detail: Option<&'a str>,
+    /// `H`
+    pub hint: Option<&'a str>,
+}
+
+impl From<ServerError<'_>> for Error {
+    fn from(server: ServerError<'_>) -> Error {
+        let mut why = server.message.to_owned();
+        if let Some(detail) = server.detail {
+            why.push_str(&format!(" ({detail})"));
+        }
+        let made = Error::new(sqlstate_kind(&SqlState::from_code(server.code)), why);
+        match (server.hint, server.code) {
+            (Some(hint), _) => made.fix(hint),
+            (None, "28P01") => made.fix("check the password in the URL, PGPASSWORD or ~/.pgpass"),
+            (None, "28000") => made.fix("add a line for this client, role and database to the server's pg_hba.conf"),
+            (None, "3D000") => made.fix("check the database name at the end of the URL"),
+            (None, _) => made,
+        }
+    }
+}
+
+/// The server wants a password and there is none.
+pub(crate) fn no_password(user: &str) -> Error {
+    Error::new(Kind::Authentication, format!("the server asks for a password of role {user:?}, and none is set"))
+        .fix("put it into the URL, PGPASSWORD or ~/.pgpass")
+}
+
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            let mut why = db.message().to_owned();
-            if let Some(detail) = db.detail() {
-                why.push_str(&format!(" ({detail})"));
+            return ServerError {
+                code: db.code().code(),
+                message: db.message(),
+                detail: db.detail(),
+                hint: db.hint(),
             }
-            let made = Error::new(sqlstate_kind(db.code()), why);
-            return match db.hint() {
-                Some(hint) => made.fix(hint),
-                None => made,
-            };
+            .into();
         }
         if error.is_closed() {
             return Error::new(Kind::Connection, "the connection was closed");

@@ -1,3 +1,236 @@
 //! A Postgres source: catalogue, publication, slot, snapshot, stream.
+//!
+//! | room | what |
+//! |---|---|
+//! | `publication` | what is published, and the marker table |
+//! | `setup` | slots, and what a refusal means |
+//! | `snapshot` | the existing rows, by COPY on an exported snapshot |
+//! | `stream` → `reader` → `assemble` → `pgoutput` | the changes: checks, socket and feedback, events, messages |
+//! | `relation` | whether a table still is what it was |
+//! | `fence` | what stops writes during a cutover |
+//!
+//! Everything this makes on the source is called `cutwater_<name>` or is in the schema `cutwater`, and
+//! [`Source::teardown`] removes it.
 
+mod assemble;
 pub mod fence;
+pub mod pgoutput;
+mod publication;
+mod reader;
+mod relation;
+mod setup;
+mod snapshot;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use tokio::sync::Mutex;
+
+pub use relation::describe_difference;
+pub use snapshot::PgSnapshot;
+pub use stream::PgStream;
+
+use super::{Head, SlotState, Source, SourceIdentity};
+use crate::change::{Budget, Lsn, Position};
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, ConnInfo, Purpose, Wire, catalog, connect};
+use crate::schema::{Patterns, TableSchema};
+
+/// A Postgres database as the source of one migration. Clones share one connection for small questions.
+#[derive(Clone)]
+pub struct PgSource {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    info: ConnInfo,
+    migration: String,
+    /// Slot and publication are called the same.
+    name: String,
+    client: Mutex<Option<Arc<Client>>>,
+    version: AtomicI32,
+    binary: AtomicBool,
+}
+
+impl PgSource {
+    /// The source of `migration` at `info`. Connects when first used.
+    pub fn new(info: ConnInfo, migration: &str) -> PgSource {
+        let name = format!("cutwater_{migration}");
+        let inner = Inner {
+            info,
+            migration: migration.to_owned(),
+            name,
+            client: Mutex::default(),
+            version: AtomicI32::new(0),
+            binary: AtomicBool::new(false),
+        };
+        PgSource { inner: Arc::new(inner) }
+    }
+
+    /// Where it is.
+    pub fn info(&self) -> &ConnInfo {
+        &self.inner.info
+    }
+
+    /// The migration's name.
+    pub fn migration(&self) -> &str {
+        &self.inner.migration
+    }
+
+    /// `cutwater_<name>`
+    pub fn slot_name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// `cutwater_<name>`
+    pub fn publication_name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Whether streams started from now on carry values in the server's binary form. Only where every migrated column
+    /// is [`portable_binary`](crate::schema::ColumnType::portable_binary) and has the same type at the target, which
+    /// the source cannot know. Off by default.
+    pub fn set_binary(&self, binary: bool) {
+        self.inner.binary.store(binary, Ordering::Relaxed);
+    }
+
+    /// A SQL session of its own.
+    pub async fn connect(&self) -> Result<Client> {
+        connect(&self.inner.info, &self.inner.name).await
+    }
+
+    /// A connection of its own for replication or bulk COPY.
+    async fn wire(&self, purpose: Purpose) -> Result<Wire> {
+        Wire::connect(&self.inner.info, &self.inner.name, purpose).await
+    }
+
+    /// The shared session, made anew when it has ended.
+    async fn client(&self) -> Result<Arc<Client>> {
+        let mut kept = self.inner.client.lock().await;
+        if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(self.connect().await?);
+        *kept = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// `server_version_num`, asked for once.
+    async fn server_version(&self, client: &Client) -> Result<i32> {
+        let known = self.inner.version.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
+        let row = client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
+        let version = row.get(0);
+        self.inner.version.store(version, Ordering::Relaxed);
+        Ok(version)
+    }
+
+    fn on(&self, doing: &str) -> String {
+        format!("{doing} on {}", self.inner.info.label())
+    }
+}
+
+impl Source for PgSource {
+    type Stream = PgStream;
+    type Snapshot = PgSnapshot;
+
+    fn label(&self) -> String {
+        self.inner.info.label()
+    }
+
+    async fn identity(&self) -> Result<SourceIdentity> {
+        let row = self
+            .client()
+            .await?
+            .query_one(include_str!("identity.sql"), &[])
+            .await
+            .with_context(|| self.on("asking who the server is"))?;
+        let timeline: i32 = row.get("timeline");
+        Ok(SourceIdentity {
+            engine: "postgres".into(),
+            version: row.get("version"),
+            system_id: row.get("system_id"),
+            timeline: timeline.unsigned_abs(),
+            database: row.get("database"),
+        })
+    }
+
+    async fn tables(&self, patterns: &Patterns) -> Result<Vec<Arc<TableSchema>>> {
+        let client = self.client().await?;
+        let mut tables = catalog::tables(&client).await.with_context(|| self.on("listing the tables"))?;
+        tables.retain(|table| patterns.includes(&table.name));
+        Ok(tables)
+    }
+
+    async fn prepare(&self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        let client = self.client().await?;
+        publication::prepare(self, &client, tables).await.with_context(|| self.on("preparing replication"))
+    }
+
+    async fn slot(&self) -> Result<Option<SlotState>> {
+        let client = self.client().await?;
+        setup::slot(&client, self.slot_name()).await.with_context(|| self.on("looking at the slot"))
+    }
+
+    async fn create_slot(&self) -> Result<PgSnapshot> {
+        let exported = setup::create_slot(self, self.slot_name(), false).await?;
+        PgSnapshot::new(self, exported).await
+    }
+
+    async fn temporary_snapshot(&self) -> Result<PgSnapshot> {
+        // Unique: an earlier one may still be going away. At most 63 characters, of which the migration's have 40.
+        let name = format!("{}_t{:08x}", self.slot_name(), rand::random::<u32>());
+        let exported = setup::create_slot(self, &name, true).await?;
+        PgSnapshot::new(self, exported).await
+    }
+
+    async fn drop_slot(&self) -> Result<()> {
+        let client = self.client().await?;
+        setup::drop_slot(&client, self.slot_name()).await.map(drop).with_context(|| self.on("dropping the slot"))
+    }
+
+    async fn stream(&self, from: &Position, tables: &[Arc<TableSchema>], budget: &Budget) -> Result<PgStream> {
+        let binary = self.inner.binary.load(Ordering::Relaxed) && {
+            let client = self.client().await?;
+            self.server_version(&client).await? >= 140_000
+        };
+        PgStream::start(self, from.lsn(), tables, budget, binary).await
+    }
+
+    async fn head(&self) -> Result<Head> {
+        let head = async {
+            let client = self.client().await?;
+            let row = client.query_one(include_str!("head.sql"), &[&self.slot_name()]).await?;
+            let position: Lsn = row.get::<_, &str>("position").parse()?;
+            let micros: i64 = row.get("time");
+            let time = jiff::Timestamp::from_microsecond(micros)
+                .map_err(|_| Error::new(Kind::Protocol, "the source's clock is out of range"))?;
+            let retained: Option<i64> = row.get("retained");
+            Ok::<_, Error>(Head {
+                position: position.into(),
+                time,
+                retained_bytes: retained.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+                slot_status: row.get("slot_status"),
+            })
+        };
+        head.await.with_context(|| self.on("asking for the end of the log"))
+    }
+
+    async fn teardown(&self) -> Result<Vec<String>> {
+        let remove = async {
+            let client = self.client().await?;
+            let mut removed = Vec::new();
+            if setup::drop_slot(&client, self.slot_name()).await? {
+                removed.push(format!("slot {}", self.slot_name()));
+            }
+            // The fence before its table: writes must never be refused by a fence whose row is gone.
+            removed.extend(fence::drop_all(&client, self.migration()).await?);
+            removed.extend(publication::remove(self, &client).await?);
+            Ok::<_, Error>(removed)
+        };
+        remove.await.with_context(|| self.on("removing what the migration made"))
+    }
+}

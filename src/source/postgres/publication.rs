@@ -1,0 +1,158 @@
+//! The publication, and the marker table of the fence.
+//!
+//! `cutwater_<name>` publishes exactly the migrated tables and `cutwater.fence`, partitions under their root's name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::PgSource;
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::Client;
+use crate::schema::{Ident, Relkind, ReplicaIdentity, TableSchema};
+
+/// Makes the marker table and the publication, or makes them fit again.
+pub(super) async fn prepare(source: &PgSource, client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
+    check_identities(client, tables).await?;
+    fence_table(source, client).await?;
+    publication(source, client, tables).await
+}
+
+/// A published table without replica identity makes the *application's* updates and deletes fail (law 7).
+async fn check_identities(client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
+    let mut statements = Vec::new();
+    for table in tables {
+        let usable = match table.replica_identity {
+            ReplicaIdentity::Full => true,
+            ReplicaIdentity::Default | ReplicaIdentity::Index => table.key.is_some(),
+            ReplicaIdentity::Nothing => false,
+        };
+        if !usable {
+            statements.push(format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.name.sql()));
+        }
+    }
+    // The stream speaks of a partition's row in the root's terms: what it logs must be what the root says.
+    let roots: Vec<u32> = tables.iter().filter(|t| t.kind == Relkind::Partitioned).map(|t| t.id).collect();
+    for row in client.query(include_str!("partition_identity.sql"), &[&roots]).await? {
+        let (leaf, identity): (String, &str) = (row.get("leaf"), row.get("identity"));
+        statements.push(format!("ALTER TABLE {leaf} REPLICA IDENTITY {identity};"));
+    }
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let count = statements.len();
+    Err(Error::new(
+        Kind::Schema,
+        format!(
+            "{count} table(s) have no replica identity that the stream can use: once published, their updates and \
+             deletes would fail in the application"
+        ),
+    )
+    .fix(format!("add a primary key, or run on the source:  {}", statements.join("  "))))
+}
+
+async fn fence_table(source: &PgSource, client: &Client) -> Result<()> {
+    let exists: bool =
+        client.query_one("SELECT pg_catalog.to_regclass('cutwater.fence') IS NOT NULL", &[]).await?.get(0);
+    if exists {
+        return Ok(());
+    }
+    client
+        .batch_execute(include_str!("fence_table.sql"))
+        .await
+        .map_err(|error| {
+            let error = Error::from(error);
+            if error.kind() != Kind::Privilege {
+                return error;
+            }
+            let info = source.info();
+            error.fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&info.database), Ident(&info.user)))
+        })
+        .context("creating cutwater.fence on the source")
+}
+
+async fn publication(source: &PgSource, client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
+    let name = source.publication_name();
+    let doing = || format!("publishing {} tables as {name:?}", tables.len());
+    let fence: u32 = client.query_one("SELECT 'cutwater.fence'::pg_catalog.regclass::oid", &[]).await?.get(0);
+    let wanted: BTreeSet<u32> = tables.iter().map(|table| table.id).chain([fence]).collect();
+    let mut list: Vec<String> = tables
+        .iter()
+        .map(|table| match table.kind {
+            // ONLY: children by inheritance are tables of their own here.
+            Relkind::Plain => format!("ONLY {}", table.name.sql()),
+            Relkind::Partitioned => table.name.sql(),
+        })
+        .collect();
+    list.push("ONLY cutwater.fence".into());
+    let list = list.join(", ");
+    let existing = client.query_opt(include_str!("publication.sql"), &[&name]).await?;
+    let statement = match existing {
+        None => format!(
+            "CREATE PUBLICATION {} FOR TABLE {list} WITH (publish = 'insert, update, delete, truncate', \
+             publish_via_partition_root = true)",
+            Ident(name)
+        ),
+        Some(row) => {
+            let has: BTreeSet<u32> = row.get::<_, Vec<u32>>("tables").into_iter().collect();
+            if has == wanted && row.get("as_wanted") {
+                return Ok(());
+            }
+            if row.get("all_tables") {
+                return Err(Error::new(Kind::Schema, format!("a publication {name:?} FOR ALL TABLES exists"))
+                    .fix(format!("DROP PUBLICATION {};  and run again", Ident(name)))
+                    .context(doing()));
+            }
+            format!(
+                "ALTER PUBLICATION {0} SET (publish = 'insert, update, delete, truncate', \
+                 publish_via_partition_root = true); ALTER PUBLICATION {0} SET TABLE {list}",
+                Ident(name)
+            )
+        }
+    };
+    client
+        .batch_execute(&statement)
+        .await
+        .map_err(|error| {
+            let error = Error::from(error);
+            let info = source.info();
+            match error.kind() {
+                Kind::Privilege if error.why().contains("owner of table") => error.fix(format!(
+                    "publishing a table takes its owner or a superuser: GRANT <owner of the tables> TO {};",
+                    Ident(&info.user)
+                )),
+                Kind::Privilege => {
+                    error.fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&info.database), Ident(&info.user)))
+                }
+                _ => error,
+            }
+        })
+        .with_context(doing)
+}
+
+/// Removes what [`prepare`] made; says what was removed.
+pub(super) async fn remove(source: &PgSource, client: &Client) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let name = source.publication_name();
+    if client.query_opt(include_str!("publication.sql"), &[&name]).await?.is_some() {
+        client.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", Ident(name))).await?;
+        removed.push(format!("publication {name}"));
+    }
+    let exists: bool =
+        client.query_one("SELECT pg_catalog.to_regclass('cutwater.fence') IS NOT NULL", &[]).await?.get(0);
+    if !exists {
+        return Ok(removed);
+    }
+    client.execute("DELETE FROM cutwater.fence WHERE migration = $1", &[&source.migration()]).await?;
+    // Other migrations of this database use the same table, and may not have armed their fence yet.
+    let others: bool = client.query_one(include_str!("fence_used.sql"), &[]).await?.get(0);
+    if others {
+        return Ok(removed);
+    }
+    client.batch_execute("DROP TABLE IF EXISTS cutwater.fence").await?;
+    removed.push("table cutwater.fence".into());
+    // Without CASCADE: what else is in the schema is not ours to remove (the state, if this is a target too).
+    if client.batch_execute("DROP SCHEMA cutwater").await.is_ok() {
+        removed.push("schema cutwater".into());
+    }
+    Ok(removed)
+}
