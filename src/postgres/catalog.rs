@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use super::Client;
 use crate::error::{Context, Error, Kind, Result};
-use crate::schema::{
-    Column, ColumnType, IdentityColumn, Key, Relkind, ReplicaIdentity, TableName, TableSchema,
-};
+use crate::schema::{Column, ColumnType, IdentityColumn, Key, Relkind, ReplicaIdentity, TableName, TableSchema};
 
 /// All user tables.
 pub async fn tables(client: &Client) -> Result<Vec<Arc<TableSchema>>> {

@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_url_is_read_and_decoded() {
-        let info = parse("postgresql://us%40er:p%2Fa%3Ass@db.example.com:6432/my%20db?application_name=x&connect_timeout=3");
+        let info =
+            parse("postgresql://us%40er:p%2Fa%3Ass@db.example.com:6432/my%20db?application_name=x&connect_timeout=3");
         assert_eq!(info.hosts, [Host::Tcp("db.example.com".into(), 6432)]);
         assert_eq!((info.user.as_str(), info.database.as_str()), ("us@er", "my db"));
         assert_eq!(info.password.expect("given").expose_secret(), "p/a:ss");

@@ -62,13 +62,8 @@ pub(crate) fn no_password(user: &str) -> Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return ServerError {
-                code: db.code().code(),
-                message: db.message(),
-                detail: db.detail(),
-                hint: db.hint(),
-            }
-            .into();
+            return ServerError { code: db.code().code(), message: db.message(), detail: db.detail(), hint: db.hint() }
+                .into();
         }
         if error.is_closed() {
             return Error::new(Kind::Connection, "the connection was closed");

@@ -7,9 +7,9 @@ use secrecy::ExposeSecret;
 use tokio_postgres::config::{SslMode as Negotiate, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::ConnInfo;
 use super::dial::{Socket, Start, dial};
 use super::error::no_password;
-use super::ConnInfo;
 use crate::error::{Context, Error, Result};
 
 /// A SQL session. The connection is driven by a task of its own and ends when the client is dropped.

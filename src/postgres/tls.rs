@@ -107,9 +107,8 @@ fn client_config(mode: SslMode, options: &TlsOptions) -> Result<ClientConfig> {
         .with_safe_default_protocol_versions()
         .map_err(|e| internal(&e))?;
     let builder = if mode == SslMode::VerifyFull {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|e| internal(&e))?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| internal(&e))?;
         builder.with_webpki_verifier(verifier)
     } else {
         let authorities = verify.then_some(roots);

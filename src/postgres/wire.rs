@@ -17,9 +17,9 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
+use super::ConnInfo;
 use super::dial::{Socket, Start, dial};
 use super::error::{ServerError, no_password};
-use super::ConnInfo;
 use crate::error::{Context, Error, Kind, Result};
 
 /// What a connection is for.

@@ -105,7 +105,10 @@ impl Assembler {
                 }
                 Ok(())
             }
-            _ => Err(Error::new(Kind::Protocol, "the replication stream holds something that is neither WAL nor keepalive")),
+            _ => Err(Error::new(
+                Kind::Protocol,
+                "the replication stream holds something that is neither WAL nor keepalive",
+            )),
         }
     }
 
@@ -139,7 +142,10 @@ impl Assembler {
             }
             Wal::Logical { .. } | Wal::Type { .. } | Wal::Origin { .. } => {}
             Wal::StreamStart { .. } | Wal::StreamStop | Wal::StreamCommit { .. } | Wal::StreamAbort { .. } => {
-                return Err(Error::new(Kind::Protocol, "the source streams a transaction in pieces, which was not asked for"));
+                return Err(Error::new(
+                    Kind::Protocol,
+                    "the source streams a transaction in pieces, which was not asked for",
+                ));
             }
         }
         Ok(())
@@ -168,7 +174,12 @@ impl Assembler {
                     return Ok(());
                 }
                 Some(Known::Ignored) => return Ok(()),
-                None => return Err(Error::new(Kind::Protocol, format!("a row of relation {id}, which was never described"))),
+                None => {
+                    return Err(Error::new(
+                        Kind::Protocol,
+                        format!("a row of relation {id}, which was never described"),
+                    ));
+                }
             },
         };
         let fields = table.columns.len();

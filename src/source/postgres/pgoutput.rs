@@ -301,12 +301,7 @@ impl Reader<'_> {
             b'c' => {
                 let xid = self.u32()?;
                 self.u8()?; // flags, none in use
-                Message::StreamCommit {
-                    xid,
-                    commit_lsn: self.lsn()?,
-                    end_lsn: self.lsn()?,
-                    commit_time: self.i64()?,
-                }
+                Message::StreamCommit { xid, commit_lsn: self.lsn()?, end_lsn: self.lsn()?, commit_time: self.i64()? }
             }
             b'A' => Message::StreamAbort { xid: self.u32()?, subtransaction: self.u32()? },
             other => return Err(malformed(&format!("its kind is {:?}", char::from(other)))),

@@ -163,7 +163,9 @@ mod tests {
     fn every_difference_is_told() {
         let told = |seen: &Relation| said(seen).expect("it differs");
         assert!(told(&seen("t", b'd', &[("id", 20, true)])).contains("\"a\" is gone"));
-        assert!(told(&seen("t", b'd', &[("id", 20, true), ("a", 25, false), ("b", 23, false)])).contains("\"b\" is new"));
+        assert!(
+            told(&seen("t", b'd', &[("id", 20, true), ("a", 25, false), ("b", 23, false)])).contains("\"b\" is new")
+        );
         assert!(told(&seen("t", b'd', &[("id", 20, true), ("a", 23, false)])).contains("\"a\" was t25"));
         assert!(told(&seen("t2", b'd', &[("id", 20, true), ("a", 25, false)])).contains("renamed to public.t2"));
         assert!(told(&seen("t", b'd', &[("a", 25, false), ("id", 20, true)])).contains("order"));

@@ -162,8 +162,7 @@ impl Snapshot for PgSnapshot {
             CopyFormat::PgBinary => "binary",
             CopyFormat::PgText => "text",
         };
-        let command =
-            format!("COPY (SELECT {} {}) TO STDOUT (FORMAT {format_name})", names.join(", "), part.selection);
+        let command = format!("COPY (SELECT {} {}) TO STDOUT (FORMAT {format_name})", names.join(", "), part.selection);
         let cut = self.files.lock().expect("no panic while it is held").get(&part.selection).cloned();
         let mut wire = self.source.wire(Purpose::Sql).await.with_context(doing)?;
         let mut tries = 0;
