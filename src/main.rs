@@ -1,7 +1,5 @@
-//! Parse, set up logging, run one command, map errors to exit codes.
+//! Parse, set up logging, run one command, map errors to exit codes: all of it in [`cutwater::cli`].
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
+fn main() -> std::process::ExitCode {
+    cutwater::cli::main()
 }

@@ -1,5 +1,6 @@
 //! Wiring: reader → transform → batcher → applier, and what happens around them.
 
 pub mod build;
+pub mod preflight;
 pub mod progress;
 pub mod snapshot;

@@ -1,0 +1,83 @@
+//! `cutwater teardown`: removes what the migration made at both ends. The data stays where it is.
+//!
+//! Refused while a run is alive, and after a cutover unless asked for by name: with the fence gone the old source would
+//! accept writes again, and they would be lost. The source goes first: if it cannot be reached the state stays, and the
+//! same command finishes the work later.
+
+use serde_json::json;
+
+use super::args::TeardownArgs;
+use super::{Context, Ended, event, output};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::postgres::ConnInfo;
+use crate::source::Source;
+use crate::source::postgres::PgSource;
+use crate::target::postgres::State;
+use crate::target::state::{CutoverStep, Phase};
+
+pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended> {
+    let config = context.config()?;
+    let name = &config.migration.name;
+    let source = PgSource::new(ConnInfo::parse(&config.source.url)?, name);
+    let state = State::new(ConnInfo::parse(&config.target.url)?, name.as_str());
+    let migration = state.migration().await.context("looking at the target's state")?;
+    if migration.is_some() {
+        may(&state, args).await?;
+    }
+    let listed = list(&source, migration.is_some()).await?;
+    if args.dry_run {
+        return say(context, "would remove", &listed, "Nothing was changed.");
+    }
+    if migration.is_some() {
+        event::record(&state, "teardown", "started").await;
+    }
+    let mut removed = source.teardown().await.context("tearing down the source")?;
+    state.remove().await?;
+    if migration.is_some() {
+        removed.push(target_state(name));
+    }
+    say(context, "removed", &removed, "The data at both ends was not touched.")
+}
+
+fn target_state(name: &str) -> String {
+    format!("state of {name} in schema cutwater on the target")
+}
+
+/// Whether nobody needs what would go.
+async fn may(state: &State, args: &TeardownArgs) -> Result<()> {
+    let Some(migration) = state.migration().await? else { return Ok(()) };
+    if migration.lease_valid {
+        let holder = migration.lease_holder.unwrap_or_else(|| "another process".to_owned());
+        return Err(Error::new(Kind::Refused, format!("a run of {:?} is alive: {holder}. Nothing was touched", migration.name))
+            .fix("stop it first (Ctrl-C, or SIGTERM to its pid), then run the same command again"));
+    }
+    let switching = state.cutover().await?.is_some_and(|cutover| cutover.step == CutoverStep::Switching);
+    if (migration.phase == Phase::TargetLive || switching) && !args.release_source {
+        let why = "the target is live, and without its fence the old source would accept writes again. Nothing was touched";
+        return Err(Error::new(Kind::Refused, why)
+            .fix("when no client writes to the old source any more: cutwater teardown --release-source"));
+    }
+    Ok(())
+}
+
+async fn list(source: &PgSource, state: bool) -> Result<Vec<String>> {
+    let client = source.connect().await?;
+    let rows = client.query(include_str!("teardown.sql"), &[&source.slot_name()]).await.context("looking at the source")?;
+    let mut listed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if state {
+        listed.push(target_state(source.migration()));
+    }
+    Ok(listed)
+}
+
+fn say(context: &Context, verb: &str, what: &[String], last: &str) -> Result<Ended> {
+    if context.global.json {
+        output::print_json(&json!({ verb.replace(' ', "_"): what }))?;
+    } else if what.is_empty() {
+        output::print(&format!("There is nothing to remove. {last}"));
+    } else {
+        let list: String = what.iter().map(|item| format!("{verb} {item}\n")).collect();
+        output::print(&format!("{list}\n{last}"));
+    }
+    Ok(Ended::Done)
+}
