@@ -72,8 +72,9 @@ async fn look(info: &ConnInfo) -> Result<Seen> {
 fn ends(global: &Global) -> Result<Config> {
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let missing = |option: &str, variable: &str| {
-        Error::new(Kind::Config, format!("{option} is missing"))
-            .fix(format!("cutwater init --source postgres://me@old/shop --target postgres://me@new/shop; or set {variable}"))
+        Error::new(Kind::Config, format!("{option} is missing")).fix(format!(
+            "cutwater init --source postgres://me@old/shop --target postgres://me@new/shop; or set {variable}"
+        ))
     };
     let source = global.source.clone().or_else(|| env("CUTWATER_SOURCE_URL"));
     let source = source.ok_or_else(|| missing("--source", "CUTWATER_SOURCE_URL"))?;
@@ -168,13 +169,20 @@ mod tests {
     fn a_password_becomes_a_placeholder_wherever_it_stands() {
         let hidden = |url: &str| without_password(url, "P");
         assert_eq!(hidden("postgres://me:s3@cr@old:5432/shop"), ("postgres://me:${P}@old:5432/shop".into(), true));
-        assert_eq!(hidden("postgres://me@old/shop?sslmode=require"), ("postgres://me@old/shop?sslmode=require".into(), false));
-        assert_eq!(hidden("postgres:///shop?user=me&password=x"), ("postgres:///shop?user=me&password=${P}".into(), true));
+        assert_eq!(
+            hidden("postgres://me@old/shop?sslmode=require"),
+            ("postgres://me@old/shop?sslmode=require".into(), false)
+        );
+        assert_eq!(
+            hidden("postgres:///shop?user=me&password=x"),
+            ("postgres:///shop?user=me&password=${P}".into(), true)
+        );
     }
 
     #[test]
     fn what_is_written_can_be_read_again_and_holds_no_password() {
-        let config = Config::from_urls("shop", "postgres://a:hunter2@old/shop", "postgres://b@new/shop").expect("valid");
+        let config =
+            Config::from_urls("shop", "postgres://a:hunter2@old/shop", "postgres://b@new/shop").expect("valid");
         let info = |url| ConnInfo::parse(url).expect("valid");
         let seen = || Seen { version: "15.8".into(), wal_level: "replica".into(), tables: 3, bytes: 1 << 30 };
         let text = render(&config, &info(&config.source.url), &info(&config.target.url), &seen(), &seen());

@@ -47,10 +47,7 @@ pub fn failure(error: &Error, json: bool) {
 
 /// Prints what clap has to say: help on stdout with code 0, a mistake on stderr with code 2.
 pub fn usage(error: &clap::Error) -> ExitCode {
-    let wanted = matches!(
-        error.kind(),
-        clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
-    );
+    let wanted = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
     if !wanted && std::env::args().any(|arg| arg == "--json") {
         let text = error.render().to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");

@@ -48,12 +48,16 @@ async fn may(state: &State, args: &TeardownArgs) -> Result<()> {
     let Some(migration) = state.migration().await? else { return Ok(()) };
     if migration.lease_valid {
         let holder = migration.lease_holder.unwrap_or_else(|| "another process".to_owned());
-        return Err(Error::new(Kind::Refused, format!("a run of {:?} is alive: {holder}. Nothing was touched", migration.name))
-            .fix("stop it first (Ctrl-C, or SIGTERM to its pid), then run the same command again"));
+        return Err(Error::new(
+            Kind::Refused,
+            format!("a run of {:?} is alive: {holder}. Nothing was touched", migration.name),
+        )
+        .fix("stop it first (Ctrl-C, or SIGTERM to its pid), then run the same command again"));
     }
     let switching = state.cutover().await?.is_some_and(|cutover| cutover.step == CutoverStep::Switching);
     if (migration.phase == Phase::TargetLive || switching) && !args.release_source {
-        let why = "the target is live, and without its fence the old source would accept writes again. Nothing was touched";
+        let why =
+            "the target is live, and without its fence the old source would accept writes again. Nothing was touched";
         return Err(Error::new(Kind::Refused, why)
             .fix("when no client writes to the old source any more: cutwater teardown --release-source"));
     }
@@ -62,7 +66,8 @@ async fn may(state: &State, args: &TeardownArgs) -> Result<()> {
 
 async fn list(source: &PgSource, state: bool) -> Result<Vec<String>> {
     let client = source.connect().await?;
-    let rows = client.query(include_str!("teardown.sql"), &[&source.slot_name()]).await.context("looking at the source")?;
+    let rows =
+        client.query(include_str!("teardown.sql"), &[&source.slot_name()]).await.context("looking at the source")?;
     let mut listed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if state {
         listed.push(target_state(source.migration()));

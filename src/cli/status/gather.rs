@@ -43,7 +43,8 @@ struct TargetSide {
 pub async fn gather(config: &Config) -> Result<StatusFacts> {
     let (source, target) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
     let name = &config.migration.name;
-    let (at_source, at_target) = tokio::join!(patiently(ask_source(&source, name)), patiently(ask_target(&target, name)));
+    let (at_source, at_target) =
+        tokio::join!(patiently(ask_source(&source, name)), patiently(ask_target(&target, name)));
     Ok(assemble(config, (source.label(), at_source), (target.label(), at_target)))
 }
 
@@ -101,11 +102,9 @@ fn assemble(
     let report = at_target.and_then(|t| t.run.as_ref());
     let checkpoint = at_target.and_then(|t| t.checkpoint.as_ref());
     let now = at_target.map_or_else(Timestamp::now, |t| t.now);
-    let run_alive = report.is_some_and(|(report, age)| {
-        *age < ALIVE && !matches!(report.health, Health::Stopped | Health::Error)
-    });
-    let caught_up_at =
-        report.and_then(|(report, _)| report.caught_up_at).max(checkpoint.and_then(|c| c.commit_time));
+    let run_alive =
+        report.is_some_and(|(report, age)| *age < ALIVE && !matches!(report.health, Health::Stopped | Health::Error));
+    let caught_up_at = report.and_then(|(report, _)| report.caught_up_at).max(checkpoint.and_then(|c| c.commit_time));
     let head = at_source.map(|s| s.head.clone());
     let known_head = head.clone().or_else(|| report.and_then(|(report, _)| report.source_head.clone()));
     let lag_bytes = match (&known_head, checkpoint) {
@@ -208,8 +207,7 @@ fn copy(tables: &[TableFacts], report: Option<&RunReport>, alive: bool) -> CopyF
     let rows: u64 = tables.iter().map(|table| table.rows.max(0) as u64).sum();
     let rows_estimate: u64 = tables.iter().map(|table| table.rows_estimate.max(table.rows).max(0) as u64).sum();
     let rows_per_second = report.filter(|_| alive).map_or(0.0, |report| report.copy_rows_per_second);
-    let missing: f64 =
-        tables.iter().map(|table| table.rows_estimate.max(0) as f64 * (1.0 - table.fraction())).sum();
+    let missing: f64 = tables.iter().map(|table| table.rows_estimate.max(0) as f64 * (1.0 - table.fraction())).sum();
     CopyFacts {
         rows,
         rows_estimate,
@@ -277,7 +275,13 @@ mod tests {
     }
 
     fn source(second: i64, head: u64) -> SourceSide {
-        SourceSide { time: at(second), head: Lsn(head).into(), version: "15.8".into(), retained: Some(1), slot_status: None }
+        SourceSide {
+            time: at(second),
+            head: Lsn(head).into(),
+            version: "15.8".into(),
+            retained: Some(1),
+            slot_status: None,
+        }
     }
 
     fn target(checkpoint: u64, committed: i64) -> TargetSide {
@@ -352,8 +356,17 @@ mod tests {
     fn the_json_has_the_promised_keys() {
         let json = serde_json::to_value(facts(Ok(source(1, 1)), Ok(target(1, 1)))).expect("serializable");
         for key in [
-            "migration", "phase", "health", "run_alive", "lag_seconds", "lag_bytes", "checkpoint", "source_head",
-            "retained_bytes", "tables", "last_error",
+            "migration",
+            "phase",
+            "health",
+            "run_alive",
+            "lag_seconds",
+            "lag_bytes",
+            "checkpoint",
+            "source_head",
+            "retained_bytes",
+            "tables",
+            "last_error",
         ] {
             assert!(json.get(key).is_some(), "{key}");
         }

@@ -124,7 +124,11 @@ fn problems(out: &mut String, facts: &StatusFacts) {
             row(out, "cutover", &format!("the fence was broken: {broken}"));
         }
         if cutover.step == "undone" {
-            row(out, "cutover", &format!("the last one was undone: {}", cutover.note.as_deref().unwrap_or("no reason noted")));
+            row(
+                out,
+                "cutover",
+                &format!("the last one was undone: {}", cutover.note.as_deref().unwrap_or("no reason noted")),
+            );
         }
     }
     if out.len() > before {
@@ -139,7 +143,11 @@ fn snapshot(out: &mut String, facts: &StatusFacts) {
         rate if rate > 0.0 => format!("   {}/s   {} rows/s", bytes(copy.bytes_per_second as u64), about(rate)),
         _ => String::new(),
     };
-    row(out, "copied", &format!("{} of {} ({:.0} %){rates}", bytes(done), bytes(copy.bytes_estimate), copy.ratio * 100.0));
+    row(
+        out,
+        "copied",
+        &format!("{} of {} ({:.0} %){rates}", bytes(done), bytes(copy.bytes_estimate), copy.ratio * 100.0),
+    );
     let in_state = |state: &str| facts.tables.iter().filter(|table| table.state == state).count();
     let indexes = match copy.indexes_total {
         0 => String::new(),
@@ -262,7 +270,9 @@ fn advice(facts: &StatusFacts) -> String {
         (_, Some(Health::Stopped)) => {
             "Do: cutwater run   goes on where it was; until then the source keeps its WAL for us".to_owned()
         }
-        _ if facts.source.unreachable.is_some() => "Do: make the source reachable. The run goes on by itself.".to_owned(),
+        _ if facts.source.unreachable.is_some() => {
+            "Do: make the source reachable. The run goes on by itself.".to_owned()
+        }
         (Phase::Streaming, _) => match facts.cutover_refusals.first() {
             Some(refusal) => format!("Cutover would be refused: {}.\n  fix: {}", refusal.reason, refusal.fix),
             None => "Nothing needs you.   next: cutwater cutover --dry-run".to_owned(),
@@ -391,7 +401,8 @@ Nothing needs you.";
         facts.health = Some(Health::Stalled);
         facts.lag_seconds = Some(2460.0);
         facts.last_error = Some(Trouble {
-            error: "target new:5432: could not extend file: No space left on device\n  fix: Check free disk space.".into(),
+            error: "target new:5432: could not extend file: No space left on device\n  fix: Check free disk space."
+                .into(),
             kind: "transient".into(),
             first_at: time(0),
             tries: 38,

@@ -5,7 +5,8 @@ use crate::error::{Context, Result};
 use crate::postgres::Client;
 
 pub(super) async fn list(client: &Client, slot: &str, report: &mut Report) -> Result<()> {
-    let row = client.query_one(include_str!("not_carried.sql"), &[&slot]).await.context("looking for what is not carried")?;
+    let row =
+        client.query_one(include_str!("not_carried.sql"), &[&slot]).await.context("looking for what is not carried")?;
     let mut left = Vec::new();
     let kinds = ["large object", "unlogged table", "event trigger", "subscription"];
     for (index, kind) in kinds.iter().enumerate() {

@@ -27,7 +27,10 @@ pub(super) async fn settings(
     application: &str,
     report: &mut Report,
 ) -> Result<SourceFacts> {
-    let row = client.query_one(include_str!("settings.sql"), &[&application]).await.context("reading the source's settings")?;
+    let row = client
+        .query_one(include_str!("settings.sql"), &[&application])
+        .await
+        .context("reading the source's settings")?;
     let facts = SourceFacts {
         version_num: row.get(0),
         version: row.get(1),
@@ -53,7 +56,12 @@ pub(super) async fn settings(
         report.pass(End::Source, "wal-level", "wal_level is logical");
     } else {
         report
-            .fail(End::Source, "wal-level", Kind::ServerSetting, format!("wal_level is \"{wal_level}\", not \"logical\""))
+            .fail(
+                End::Source,
+                "wal-level",
+                Kind::ServerSetting,
+                format!("wal_level is \"{wal_level}\", not \"logical\""),
+            )
             .fix("ALTER SYSTEM SET wal_level = logical;   then restart the server");
     }
     let ours_exists: i64 = client
@@ -70,15 +78,20 @@ pub(super) async fn settings(
              whenever we stop, the application's commits would wait",
             row.get::<_, &str>(9)
         );
-        report
-            .fail(End::Source, "synchronous-standby", Kind::ServerSetting, text)
-            .fix("ALTER SYSTEM SET synchronous_standby_names = '…the real standbys by name…';   SELECT pg_reload_conf();");
+        report.fail(End::Source, "synchronous-standby", Kind::ServerSetting, text).fix(
+            "ALTER SYSTEM SET synchronous_standby_names = '…the real standbys by name…';   SELECT pg_reload_conf();",
+        );
     } else {
         report.pass(End::Source, "synchronous-standby", "no commit waits for us");
     }
     if let Some(pid) = row.get::<_, Option<i32>>(14) {
         report
-            .fail(End::Source, "slot-in-use", Kind::SlotInUse, format!("the slot \"{application}\" is read by pid {pid}"))
+            .fail(
+                End::Source,
+                "slot-in-use",
+                Kind::SlotInUse,
+                format!("the slot \"{application}\" is read by pid {pid}"),
+            )
             .fix("let that run go on, or stop it; cutwater status shows which it is");
     }
     Ok(facts)
@@ -101,7 +114,9 @@ fn retention(report: &mut Report, row: &Row, config: &Config) {
     let wanted = config.source.max_retained.map_or(0, |size| size.0);
     let shown = format!("max_slot_wal_keep_size = {text}: when the WAL kept for us passes it, the copy starts over");
     if (limit as u64) < wanted.max(10 << 30) {
-        report.note(End::Source, "retention", shown).fix("ALTER SYSTEM SET max_slot_wal_keep_size = '100GB';   SELECT pg_reload_conf();");
+        report
+            .note(End::Source, "retention", shown)
+            .fix("ALTER SYSTEM SET max_slot_wal_keep_size = '100GB';   SELECT pg_reload_conf();");
     } else {
         report.pass(End::Source, "retention", shown);
     }
@@ -139,7 +154,9 @@ pub(super) async fn tables(client: &Client, user: &str, plan: &Plan, report: &mu
         let finding = report.fail(End::Source, "replica-identity", Kind::Schema, text);
         for row in &without {
             finding.fix(match row.get::<_, Option<&str>>(5) {
-                Some(index) => format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {};", name(row).sql(), Ident(index)),
+                Some(index) => {
+                    format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {};", name(row).sql(), Ident(index))
+                }
                 None => format!("ALTER TABLE {} REPLICA IDENTITY FULL;", name(row).sql()),
             });
         }

@@ -21,7 +21,8 @@ pub(super) async fn server(
     source: &SourceFacts,
     report: &mut Report,
 ) -> Result<()> {
-    let sql = "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
+    let sql =
+        "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
                       pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
                       (SELECT system_identifier::text FROM pg_control_system()), current_database()::text";
     let row = client.query_one(sql, &[]).await.context("reading the target's settings")?;
@@ -41,12 +42,19 @@ pub(super) async fn server(
         report.pass(End::Target, "version", format!("Postgres {version}"));
     }
     if row.get::<_, bool>(2) {
-        report.fail(End::Target, "read-only", Kind::ServerSetting, "the server is a standby (in recovery)").fix("point [target] url at the primary");
+        report
+            .fail(End::Target, "read-only", Kind::ServerSetting, "the server is a standby (in recovery)")
+            .fix("point [target] url at the primary");
         return Ok(());
     }
     if row.get::<_, bool>(3) {
         report
-            .fail(End::Target, "read-only", Kind::ServerSetting, "sessions are read-only (default_transaction_read_only)")
+            .fail(
+                End::Target,
+                "read-only",
+                Kind::ServerSetting,
+                "sessions are read-only (default_transaction_read_only)",
+            )
             .fix(format!("ALTER ROLE {} SET default_transaction_read_only = off;", Ident(user)));
         return Ok(());
     }
@@ -55,7 +63,12 @@ pub(super) async fn server(
         Ok(()) => report.pass(End::Target, "create", "schemas and tables can be made"),
         Err(error) => {
             report
-                .fail(End::Target, "create", error.kind(), format!("role {user:?} cannot make a schema: {}", error.why()))
+                .fail(
+                    End::Target,
+                    "create",
+                    error.kind(),
+                    format!("role {user:?} cannot make a schema: {}", error.why()),
+                )
                 .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(row.get(5)), Ident(user)));
         }
     }
@@ -88,8 +101,10 @@ pub(super) async fn server(
 pub(super) async fn tables(client: &Client, config: &Config, plan: &Plan, report: &mut Report) -> Result<usize> {
     let shaped = |table: &TableName| (table.schema.clone(), table.table.clone());
     let (schemas, names): (Vec<String>, Vec<String>) = plan.tables().map(|table| shaped(&table.shaped.name)).unzip();
-    let rows =
-        client.query(include_str!("target_tables.sql"), &[&schemas, &names]).await.context("reading the target's tables")?;
+    let rows = client
+        .query(include_str!("target_tables.sql"), &[&schemas, &names])
+        .await
+        .context("reading the target's tables")?;
     let present: HashMap<TableName, &tokio_postgres::Row> =
         rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row)).collect();
     let mut filled = Vec::new();
@@ -135,7 +150,10 @@ fn columns(report: &mut Report, name: &TableName, wanted: &[crate::schema::Colum
                 report
                     .fail(End::Target, "columns", Kind::Schema, format!("{name} has no column {:?}", column.name))
                     .fix(format!("ALTER TABLE {} ADD COLUMN {} {ty};", name.sql(), Ident(&column.name)))
-                    .fix(format!("or leave it out: [[transform]] match = \"{name}\", columns = [\"!{}\"]", column.name));
+                    .fix(format!(
+                        "or leave it out: [[transform]] match = \"{name}\", columns = [\"!{}\"]",
+                        column.name
+                    ));
             }
             Some(ty) if *ty != column.ty.display => {
                 let text = format!("{name}.{} is {ty} there, {} at the source", column.name, column.ty.display);
@@ -147,9 +165,11 @@ fn columns(report: &mut Report, name: &TableName, wanted: &[crate::schema::Colum
     for required in row.get::<_, Vec<&str>>(5) {
         if !wanted.iter().any(|column| column.name == required) {
             let text = format!("{name}.{required} is NOT NULL without a default and gets no value from the source");
-            report
-                .fail(End::Target, "columns", Kind::Schema, text)
-                .fix(format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;", name.sql(), Ident(required)));
+            report.fail(End::Target, "columns", Kind::Schema, text).fix(format!(
+                "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;",
+                name.sql(),
+                Ident(required)
+            ));
         }
     }
 }
