@@ -116,7 +116,10 @@ impl Carried {
             let names = entry.names();
             match leave_out(&entry, &names, &absent) {
                 Some(reason) => {
-                    absent.extend(makes(&entry, &names).map(|name| (name, Absence::LeftOut)));
+                    for name in makes(&entry, &names) {
+                        // A table keeps the reason it was left out for.
+                        absent.entry(name).or_insert(Absence::LeftOut);
+                    }
                     if let Some(reason) = reason {
                         carried.not_carried.push(format!("{}: {reason}", entry.label()));
                     }

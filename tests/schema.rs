@@ -1,0 +1,167 @@
+//! The schema goes over: what the target has afterwards is what the source has.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+
+use cutwater::config::{Config, TransformRule};
+use cutwater::error::Kind;
+use cutwater::pipeline::build::SchemaWork;
+use cutwater::pipeline::progress::Progress;
+use cutwater::postgres::ConnInfo;
+use cutwater::schema::Patterns;
+use cutwater::source::Source;
+use cutwater::source::postgres::PgSource;
+use cutwater::transform::Plan;
+use support::{Database, pair};
+use tokio_util::sync::CancellationToken;
+
+const SHOP: &str = include_str!("snapshot/shop.sql");
+
+fn config(source: &Database, target: &Database) -> Config {
+    toml::from_str(&format!(
+        "[migration]\nname = \"schema\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n[snapshot]\nworkers = 3",
+        source.url(),
+        target.url()
+    ))
+    .unwrap()
+}
+
+async fn plan(config: &Config, patterns: &[&str], rules: &[TransformRule]) -> Plan {
+    let source = PgSource::new(ConnInfo::parse(&config.source.url).unwrap(), "schema");
+    let tables = source.tables(&Patterns::parse(patterns).unwrap()).await.unwrap();
+    Plan::compile(rules, &tables).unwrap()
+}
+
+async fn build_all(work: &SchemaWork<'_>) {
+    let halt = CancellationToken::new();
+    work.create_tables(&halt).await.unwrap();
+    work.build_keys_and_indexes(&halt).await.unwrap();
+    work.finish_constraints(&halt).await.unwrap();
+}
+
+/// `pg_dump --schema-only` without what changes from run to run.
+fn dump(database: &Database) -> String {
+    let output = Command::new(database.server.programs().join("pg_dump"))
+        .args(["--schema-only", "--no-owner", "--no-privileges", "--dbname", &database.url()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_gets_the_schema_of_the_source() {
+    let (source, target) = pair().await;
+    source.execute(SHOP).await;
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &[], &[]).await, Arc::new(Progress::new()));
+    build_all(&SchemaWork::new(&config, &plan, &progress)).await;
+    assert_eq!(dump(&source), dump(&target));
+    let view = progress.view();
+    assert!(view.indexes_total > 20);
+    assert_eq!(view.indexes_done, view.indexes_total);
+    // And again, as after a crash before the end was recorded: what is there stays, nothing is doubled.
+    build_all(&SchemaWork::new(&config, &plan, &progress)).await;
+    assert_eq!(dump(&source), dump(&target));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_left_out_stays_behind_with_all_that_needs_it() {
+    let (source, target) = pair().await;
+    source.execute(SHOP).await;
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &["*.*", "!app.secret"], &[]).await, Arc::new(Progress::new()));
+    let work = SchemaWork::new(&config, &plan, &progress);
+    build_all(&work).await;
+    source.execute("DROP TABLE app.secret CASCADE").await;
+    assert_eq!(dump(&source), dump(&target));
+    let lines = work.not_carried().await.unwrap().join("\n");
+    assert!(lines.contains("view app.secret_view: needs app.secret, which is not migrated"), "{lines}");
+    assert!(lines.contains("view app.secret_view2: needs app.secret_view, which is not carried over"), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reshaped_table_is_made_by_our_own_ddl() {
+    let (source, target) = pair().await;
+    source.execute(SHOP).await;
+    let rules: Vec<TransformRule> = vec![
+        toml::from_str(
+            "match = \"app.customers\"\ncolumns = [\"*\", \"!note\"]\n\
+             rename = { schema = \"crm\", table = \"people\", columns = { mail = \"email\" } }",
+        )
+        .unwrap(),
+    ];
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &[], &rules).await, Arc::new(Progress::new()));
+    let work = SchemaWork::new(&config, &plan, &progress);
+    build_all(&work).await;
+    let columns = support::columns_of(&target.url(), "crm.people").await;
+    assert_eq!(columns, ["id", "email", "m", "ms", "home", "last_order"]);
+    let (identity, default, key): (String, String, String) = {
+        let client = target.connect().await;
+        let row = client
+            .query_one(
+                "SELECT (SELECT attidentity::text FROM pg_attribute WHERE attrelid = 'crm.people'::regclass AND attname = 'id'),
+                        (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'crm.people'::regclass),
+                        (SELECT pg_get_constraintdef(oid) FROM pg_constraint
+                          WHERE conrelid = 'crm.people'::regclass AND contype = 'p')",
+                &[],
+            )
+            .await
+            .unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    assert_eq!((identity.as_str(), default.as_str(), key.as_str()), ("a", "'ok'::app.mood", "PRIMARY KEY (id)"));
+    let lines = work.not_carried().await.unwrap().join("\n");
+    assert!(lines.contains("orders_customer_fkey: is about app.customers, which a rule gives another shape"), "{lines}");
+    assert!(lines.contains("generated column of app.customers.up"), "{lines}");
+    assert!(work.ddl_text().await.unwrap().contains("CREATE TABLE \"crm\".\"people\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_would_fire_twice_is_refused_before_anything_is_made() {
+    let (source, target) = pair().await;
+    source.execute(SHOP).await;
+    source.execute("ALTER TABLE app.customers ENABLE ALWAYS TRIGGER touch").await;
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &[], &[]).await, Arc::new(Progress::new()));
+    let work = SchemaWork::new(&config, &plan, &progress);
+    let error = work.create_tables(&CancellationToken::new()).await.expect_err("it must be refused");
+    assert_eq!(error.kind(), Kind::Schema);
+    assert!(error.message().contains("trigger app.customers touch is ENABLE ALWAYS"), "{error}");
+    let tables: i64 = target.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'app'").await;
+    assert_eq!(tables, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_table_that_lacks_a_column_is_named() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b numeric(5,2))").await;
+    target.execute("CREATE TABLE t (id int PRIMARY KEY, a text)").await;
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &[], &[]).await, Arc::new(Progress::new()));
+    let work = SchemaWork::new(&config, &plan, &progress);
+    let error = work.create_tables(&CancellationToken::new()).await.expect_err("it must be refused");
+    assert_eq!(error.kind(), Kind::Schema);
+    assert!(error.message().contains("public.t exists at the target and lacks \"b\" numeric(5,2)"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_in_the_middle_leaves_nothing_half_made() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)").await;
+    source.execute("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW z AS SELECT f() + 1 AS x FROM a").await;
+    // It exists, so it is not made; and the view cannot be made with it.
+    target.execute("CREATE FUNCTION f() RETURNS point LANGUAGE sql AS 'SELECT point(1, 1)'").await;
+    let config = config(&source, &target);
+    let (plan, progress) = (plan(&config, &[], &[]).await, Arc::new(Progress::new()));
+    let work = SchemaWork::new(&config, &plan, &progress);
+    let error = work.create_tables(&CancellationToken::new()).await.expect_err("there is no point + integer");
+    assert!(error.message().contains("view public.z"), "{error}");
+    let tables: i64 = target.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await;
+    assert_eq!(tables, 0);
+}
