@@ -117,7 +117,10 @@ async fn a_reshaped_table_is_made_by_our_own_ddl() {
     };
     assert_eq!((identity.as_str(), default.as_str(), key.as_str()), ("a", "'ok'::app.mood", "PRIMARY KEY (id)"));
     let lines = work.not_carried().await.unwrap().join("\n");
-    assert!(lines.contains("orders_customer_fkey: is about app.customers, which a rule gives another shape"), "{lines}");
+    assert!(
+        lines.contains("orders_customer_fkey: is about app.customers, which a rule gives another shape"),
+        "{lines}"
+    );
     assert!(lines.contains("generated column of app.customers.up"), "{lines}");
     assert!(work.ddl_text().await.unwrap().contains("CREATE TABLE \"crm\".\"people\""));
 }
@@ -154,7 +157,11 @@ async fn a_target_table_that_lacks_a_column_is_named() {
 async fn a_failure_in_the_middle_leaves_nothing_half_made() {
     let (source, target) = pair().await;
     source.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)").await;
-    source.execute("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW z AS SELECT f() + 1 AS x FROM a").await;
+    source
+        .execute(
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW z AS SELECT f() + 1 AS x FROM a",
+        )
+        .await;
     // It exists, so it is not made; and the view cannot be made with it.
     target.execute("CREATE FUNCTION f() RETURNS point LANGUAGE sql AS 'SELECT point(1, 1)'").await;
     let config = config(&source, &target);
