@@ -1,5 +1,114 @@
 //! A Postgres target: the state, the loader, the applier.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `state` | schema `cutwater`: what is remembered |
+//! | `load` | the parts of a snapshot, by COPY |
+//! | `apply` | batches as sets of rows, in one transaction with the checkpoint |
+//! | `replay` | the same row by row, when a set does not go through |
+//! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
+//! | `pipeline`, `session` | how statements are sent, and in what kind of session |
+//! | `cutover` | the fence's marker |
+//!
+//! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
+//! checkpoint (`apply`) or the table's row of the state (`load`).
 
+mod apply;
+mod catalog;
+mod cutover;
+mod encode;
+mod load;
+mod pipeline;
+mod replay;
+mod session;
+mod single;
+mod sql;
 mod state;
+mod tables;
 
-pub use state::State;
+use std::sync::Arc;
+
+pub use apply::PgApplier;
+pub use state::{LeaseOutcome, State, fenced};
+
+use crate::change::Position;
+use crate::config::{ApplyConfig, Existing};
+use crate::error::Result;
+use crate::postgres::{Client, ConnInfo, connect};
+use crate::schema::{TableName, TableSchema};
+use crate::source::{CopyFormat, CopyStream};
+use crate::target::state::Lease;
+use crate::target::{LoadMode, Loaded, Target};
+use load::Copying;
+
+/// A Postgres database that a migration writes to.
+#[derive(Clone)]
+pub struct PgTarget {
+    info: ConnInfo,
+    state: State,
+}
+
+impl PgTarget {
+    /// The target of `migration` at `info`. Connects when first used.
+    pub fn new(info: ConnInfo, migration: &str) -> Self {
+        PgTarget { state: State::new(info.clone(), migration), info }
+    }
+
+    /// Where it is.
+    pub fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
+    /// A session of one's own for reading and for DDL. It is not one that may write to a migrated table.
+    pub async fn connect(&self) -> Result<Client> {
+        connect(&self.info, &format!("cutwater_{}", self.state.name())).await
+    }
+}
+
+impl Target for PgTarget {
+    type Applier = PgApplier;
+
+    fn label(&self) -> String {
+        self.info.label()
+    }
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    async fn tables(&self, names: &[TableName]) -> Result<Vec<Option<Arc<TableSchema>>>> {
+        let client = self.connect().await?;
+        let all = crate::postgres::catalog::tables(&client).await?;
+        Ok(names.iter().map(|name| all.iter().find(|table| table.name == *name).cloned()).collect())
+    }
+
+    async fn make_room(&self, tables: &[TableName], existing: Existing) -> Result<()> {
+        load::make_room(&self.connect().await?, tables, existing).await
+    }
+
+    async fn begin_table(&self, lease: &Lease, source: &TableName, table: &Arc<TableSchema>) -> Result<()> {
+        Copying { info: &self.info, lease, source }.begin(&table.name).await
+    }
+
+    async fn load(
+        &self,
+        lease: &Lease,
+        source: &TableName,
+        table: &Arc<TableSchema>,
+        columns: &[String],
+        format: CopyFormat,
+        mode: LoadMode,
+        copied_at: &Position,
+        stream: CopyStream,
+    ) -> Result<Loaded> {
+        Copying { info: &self.info, lease, source }.load(&table.name, columns, format, mode, copied_at, stream).await
+    }
+
+    async fn finish_table(&self, lease: &Lease, source: &TableName, copied_at: &Position, rows: u64) -> Result<()> {
+        Copying { info: &self.info, lease, source }.finish(copied_at, rows).await
+    }
+
+    async fn applier(&self, lease: &Lease, config: &ApplyConfig) -> Result<PgApplier> {
+        PgApplier::open(&self.info, lease, config).await
+    }
+}

@@ -1,0 +1,231 @@
+//! Loads the parts of a snapshot.
+//!
+//! In: COPY data as the source sent it, passed on chunk by chunk. Out: rows in the table, and in the same target
+//! transaction the mark in `cutwater.table_state` by which a successor knows that they are there. Every such transaction
+//! begins by locking that row under the lease's epoch (TRAPS 1): for a whole table alone, for one of several parts
+//! together with the others, which run side by side. A load that fails leaves nothing.
+
+use futures::{SinkExt, StreamExt};
+
+use super::catalog::{TargetTable, describe};
+use super::session;
+use super::sql::no_table;
+use super::state::fenced;
+use crate::change::Position;
+use crate::config::Existing;
+use crate::error::{Context, Error, Kind, Result};
+use crate::postgres::{Client, ConnInfo};
+use crate::schema::{Ident, Relkind, TableName};
+use crate::source::{CopyFormat, CopyStream};
+use crate::target::state::Lease;
+use crate::target::{LoadMode, Loaded};
+
+/// What identifies a table's copy.
+pub(super) struct Copying<'a> {
+    pub info: &'a ConnInfo,
+    pub lease: &'a Lease,
+    /// Name at the source, which names its row in the state.
+    pub source: &'a TableName,
+}
+
+impl Copying<'_> {
+    async fn client(&self) -> Result<Client> {
+        session::open(self.info, &format!("cutwater_{}", self.lease.migration)).await
+    }
+
+    /// Locks the table's row of the state under our epoch; [`Kind::Fenced`] if that is over.
+    async fn lock(&self, client: &Client, strength: &str) -> Result<()> {
+        let sql = format!(
+            "SELECT 1 FROM cutwater.table_state
+              WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4 FOR {strength}"
+        );
+        let TableName { schema, table } = self.source;
+        let row = client.query_opt(&sql, &[&self.lease.migration, schema, table, &self.lease.epoch]).await?;
+        row.map(drop).ok_or_else(|| fenced(self.lease))
+    }
+
+    async fn mark(&self, client: &Client, set: &str, copied_at: Option<&Position>, rows: Option<u64>) -> Result<()> {
+        let sql = format!(
+            "UPDATE cutwater.table_state SET {set}
+              WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4"
+        );
+        let TableName { schema, table } = self.source;
+        let (at, rows) = (copied_at.map(Position::to_string), rows.map(|rows| rows as i64));
+        let mut params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+            vec![&self.lease.migration, schema, table, &self.lease.epoch];
+        if at.is_some() {
+            params.extend([&at as &(dyn tokio_postgres::types::ToSql + Sync), &rows]);
+        }
+        if client.execute(&sql, &params).await? == 1 { Ok(()) } else { Err(fenced(self.lease)) }
+    }
+
+    async fn mark_copying(&self, client: &Client) -> Result<()> {
+        let set = "stage = 'copying', started_at = clock_timestamp(), finished_at = NULL, copied_at = NULL, rows_final = NULL";
+        self.mark(client, set, None, None).await
+    }
+
+    async fn mark_copied(&self, client: &Client, at: &Position, rows: u64) -> Result<()> {
+        let set = "stage = 'copied', copied_at = $5::text, rows_final = $6::bigint, finished_at = clock_timestamp()";
+        self.mark(client, set, Some(at), Some(rows)).await
+    }
+
+    /// Begins a copy in parts: empties the table.
+    pub(super) async fn begin(&self, table: &TableName) -> Result<()> {
+        let work = async {
+            let client = self.client().await?;
+            let target = one(&client, table).await?;
+            client.batch_execute("BEGIN").await?;
+            self.mark_copying(&client).await?;
+            empty(&client, &target).await?;
+            client.batch_execute("COMMIT").await.map_err(Error::from)
+        };
+        work.await.with_context(|| format!("beginning the copy of {table}"))
+    }
+
+    /// Ends a copy in parts.
+    pub(super) async fn finish(&self, copied_at: &Position, rows: u64) -> Result<()> {
+        let work = async {
+            let client = self.client().await?;
+            self.mark_copied(&client, copied_at, rows).await
+        };
+        work.await.with_context(|| format!("ending the copy of {}", self.source))
+    }
+
+    /// Loads one part.
+    pub(super) async fn load(
+        &self,
+        table: &TableName,
+        columns: &[String],
+        format: CopyFormat,
+        mode: LoadMode,
+        copied_at: &Position,
+        stream: CopyStream,
+    ) -> Result<Loaded> {
+        let work = async {
+            let client = self.client().await?;
+            let target = one(&client, table).await?;
+            let mut freeze = false;
+            if mode == LoadMode::Whole {
+                // In a transaction of its own, so that status sees it.
+                self.mark_copying(&client).await?;
+            }
+            client.batch_execute("BEGIN").await?;
+            match mode {
+                LoadMode::Whole => {
+                    self.lock(&client, "UPDATE").await?;
+                    freeze = empty(&client, &target).await? && target.kind == Relkind::Plain;
+                }
+                LoadMode::Append => self.lock(&client, "SHARE").await?,
+            }
+            let loaded = copy(&client, &target, columns, format, freeze, stream).await?;
+            if mode == LoadMode::Whole {
+                self.mark_copied(&client, copied_at, loaded.rows).await?;
+            }
+            client.batch_execute("COMMIT").await?;
+            Ok::<_, Error>(loaded)
+        };
+        work.await.with_context(|| format!("copying {table}"))
+    }
+}
+
+async fn one(client: &Client, table: &TableName) -> Result<TargetTable> {
+    describe(client, &[table]).await?.remove(table).ok_or_else(|| no_table(table))
+}
+
+/// Empties a table inside the open transaction. Returns whether it was truncated, which FREEZE needs: TRUNCATE refuses a
+/// table that others refer to, whether they have rows or not.
+async fn empty(client: &Client, table: &TargetTable) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conrelid <> f.confrelid
+                              AND f.confrelid = pg_catalog.to_regclass($1))";
+    let referenced: bool = client.query_one(sql, &[&table.name.sql()]).await?.get(0);
+    let sql = if referenced { format!("DELETE FROM {}", table.only()) } else { format!("TRUNCATE {}", table.only()) };
+    client.batch_execute(&sql).await?;
+    Ok(!referenced)
+}
+
+async fn copy(
+    client: &Client,
+    table: &TargetTable,
+    columns: &[String],
+    format: CopyFormat,
+    freeze: bool,
+    mut stream: CopyStream,
+) -> Result<Loaded> {
+    let names: Vec<String> = columns.iter().map(|column| Ident(column).to_string()).collect();
+    let format = match format {
+        CopyFormat::PgBinary => "binary",
+        CopyFormat::PgText => "text",
+    };
+    let freeze = if freeze { ", FREEZE" } else { "" };
+    let sql = format!("COPY {} ({}) FROM STDIN (FORMAT {format}{freeze})", table.name.sql(), names.join(", "));
+    let mut sink = Box::pin(client.copy_in(&sql).await?);
+    let mut sent = Loaded::default();
+    while let Some(chunk) = stream.next().await {
+        // An error here drops the sink, which makes the server fail the COPY, and the session with its transaction.
+        let chunk = chunk?;
+        sent.rows += chunk.rows;
+        sent.bytes += chunk.bytes.len() as u64;
+        sink.send(chunk.bytes).await?;
+    }
+    let rows = sink.as_mut().finish().await?;
+    if rows != sent.rows {
+        return Err(Error::new(
+            Kind::Protocol,
+            format!("the target has taken {rows} rows and the source has sent {}", sent.rows),
+        ));
+    }
+    Ok(sent)
+}
+
+/// Checks that the tables are empty, or empties them.
+pub(super) async fn make_room(client: &Client, tables: &[TableName], existing: Existing) -> Result<()> {
+    let names: Vec<&TableName> = tables.iter().collect();
+    let found = describe(client, &names).await?;
+    let mut full = Vec::new();
+    for name in tables {
+        let target = found.get(name).ok_or_else(|| no_table(name))?;
+        // Asking for one row first: an empty table answers at once, and only full ones are counted.
+        let any = format!("SELECT EXISTS (SELECT FROM {})", target.only());
+        if !client.query_one(&any, &[]).await.context("looking into the target's tables")?.get::<_, bool>(0) {
+            continue;
+        }
+        full.push(target);
+    }
+    if full.is_empty() {
+        return Ok(());
+    }
+    match existing {
+        Existing::Stop => {
+            let mut lines = Vec::new();
+            for target in full {
+                let count = format!("SELECT count(*) FROM {}", target.only());
+                let rows: i64 = client.query_one(&count, &[]).await.context("counting the target's rows")?.get(0);
+                lines.push(format!("{} ({} {})", target.name, grouped(rows), if rows == 1 { "row" } else { "rows" }));
+            }
+            let tables = if lines.len() == 1 { "a target table holds" } else { "target tables hold" };
+            Err(Error::new(Kind::NotEmpty, format!("{tables} rows already: {}", lines.join(", ")))
+                .fix("set [target] existing = \"truncate\" to empty them first, or empty them yourself"))
+        }
+        Existing::Truncate => {
+            let list: Vec<String> = full.iter().map(|target| target.only()).collect();
+            // All in one statement, so that foreign keys between them do not matter.
+            client
+                .batch_execute(&format!("TRUNCATE {}", list.join(", ")))
+                .await
+                .context("emptying the target's tables, as [target] existing = \"truncate\" says")
+        }
+    }
+}
+
+/// `1204` as `1,204`.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

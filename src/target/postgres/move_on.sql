@@ -1,0 +1,8 @@
+UPDATE cutwater.checkpoint
+   SET position = $4::text,
+       commit_time = coalesce('epoch'::timestamptz + $5::bigint * interval '1 microsecond', commit_time),
+       updated_at = clock_timestamp(),
+       changes = changes + $6::bigint,
+       transactions = transactions + $7::bigint,
+       divergences = divergences + $8::bigint
+ WHERE migration = $1::text AND worker = 0 AND epoch = $2::bigint AND position = $3::text
