@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::Config;
+use crate::config::{Config, HumanDuration};
 use crate::error::{Error, Kind, Result};
 
 const CONFIG_FILE: &str = "cutwater.toml";
@@ -107,9 +107,28 @@ pub enum Command {
     #[command(after_help = "Examples:\n  cutwater check\n  cutwater check -v     # what passed, too\n\n\
                             Exit code 3: something blocks; each comes with the command that fixes it.")]
     Check,
+    /// Print the DDL the target needs; --apply makes the tables
+    #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply")]
+    Schema(SchemaArgs),
+    //RUN /// Copy, then follow every change, until stopped or cut over
+    //RUN #[command(after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
+    //RUN                         cutwater run --until caught-up    # for scripts\n\n\
+    //RUN                         Run it again after anything, a crash too: it goes on where it was.")]
+    //RUN Run(RunArgs),
     /// Phase, health, lag, tables, last error; also when `run` is dead; changes nothing
     #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds")]
     Status(StatusArgs),
+    /// Compare both ends row by row (by checksums); changes nothing
+    #[command(after_help = "Examples:\n  cutwater verify\n  cutwater verify --json | jq .tables\n\n\
+                            Exit code 3: rows differ; they are named.")]
+    Verify,
+    /// Switch to the target, or undo everything if that takes too long
+    #[command(after_help = "Examples:\n  cutwater cutover --dry-run           # every gate and step, nothing is touched\n  \
+                            cutwater cutover --wait              # as soon as the gates open\n  \
+                            cutwater cutover --abort             # take back one whose driver died\n\n\
+                            Run it again after anything: before the point of no return it undoes or starts over,\n\
+                            after it, it goes forward. Exit code 3: refused; 4: undone, the source is live.")]
+    Cutover(CutoverArgs),
     /// Remove slot, publication, fence and state; the data stays
     #[command(after_help = "Examples:\n  cutwater teardown --dry-run    # what would go\n  cutwater teardown")]
     Teardown(TeardownArgs),
@@ -118,6 +137,56 @@ pub enum Command {
 /// `init`
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {}
+
+/// `schema`
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    /// Make the tables at the target
+    #[arg(long)]
+    pub apply: bool,
+}
+
+/// `run`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// End by itself
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<UntilArg>,
+}
+
+/// `--until`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UntilArg {
+    /// Everything is durable that the source had at the start
+    CaughtUp,
+}
+
+/// `cutover`
+#[derive(Debug, Clone, Args)]
+pub struct CutoverArgs {
+    /// The lag must be below this
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub max_lag: HumanDuration,
+    /// … for this long
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub hold: HumanDuration,
+    /// Writes are refused for this long at most, then everything is undone
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub max_downtime: HumanDuration,
+    /// Show every gate and step and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Wait for the gates to open
+    #[arg(long)]
+    pub wait: bool,
+    /// Take back a cutover that is not past its point of no return
+    #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
+    pub abort: bool,
+}
+
+fn duration(text: &str) -> Result<HumanDuration, String> {
+    text.parse()
+}
 
 /// `status`
 #[derive(Debug, Clone, Args)]

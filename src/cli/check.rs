@@ -4,19 +4,13 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use super::{Context, Ended, output};
-use crate::config::Config;
+use super::{Context, Ended, ends, output};
 use crate::error::Result;
 use crate::pipeline::preflight::{Report, Verdict, inspect};
-use crate::postgres::ConnInfo;
-use crate::schema::Patterns;
-use crate::source::Source;
-use crate::source::postgres::PgSource;
-use crate::transform::Plan;
 
 pub(super) async fn run(context: &Context) -> Result<Ended> {
     let config = context.config()?;
-    let report = inspect(&config, &plan(&config).await?).await?;
+    let report = inspect(&config, &ends::plan(&config).await?).await?;
     let blocked = report.of(Verdict::Fail).next().is_some();
     if context.global.json {
         output::print_json(&json!({ "blocked": blocked, "findings": report.findings }))?;
@@ -24,13 +18,6 @@ pub(super) async fn run(context: &Context) -> Result<Ended> {
         output::print(&render(&report, context.global.verbose > 0));
     }
     Ok(if blocked { Ended::No } else { Ended::Done })
-}
-
-/// The tables, through the rules.
-async fn plan(config: &Config) -> Result<Plan> {
-    let source = PgSource::new(ConnInfo::parse(&config.source.url)?, &config.migration.name);
-    let tables = source.tables(&Patterns::parse(&config.source.tables)?).await?;
-    Plan::compile(&config.transform, &tables)
 }
 
 /// The screen: what blocks, what to know, what passed (if asked for), and the sum.

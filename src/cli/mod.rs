@@ -1,18 +1,23 @@
 //! What a person types; one file a command; no logic that a library user would miss.
 //!
 //! In: arguments, a config, signals. Out: results on stdout, log and progress on stderr, an exit code. Every command
-//! ends in [`Outcome`](Ended) or an [`Error`], and both are printed here and nowhere else.
+//! ends in [`Ended`] or an [`Error`], and both are printed here and nowhere else.
 
 mod args;
 pub mod check;
+mod cutover;
 pub mod demo;
+mod ends;
 pub mod event;
 pub mod human;
 mod init;
 mod output;
+//RUN mod run;
+mod schema;
 mod signals;
 pub mod status;
 mod teardown;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -83,6 +88,11 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
     match command {
         Command::Init(args) => interruptible(&context, init::run(&context, &args)).await,
         Command::Check => interruptible(&context, check::run(&context)).await,
+        Command::Schema(args) => interruptible(&context, schema::run(&context, &args)).await,
+        //RUN Command::Run(args) => run::run(&context, &args).await,
+        Command::Verify => interruptible(&context, verify::run(&context)).await,
+        // Never left in the middle: the driver undoes what it began before it ends.
+        Command::Cutover(args) => cutover::run(&context, &args).await,
         Command::Status(args) => interruptible(&context, status::run(&context, &args)).await,
         Command::Teardown(args) => interruptible(&context, teardown::run(&context, &args)).await,
     }

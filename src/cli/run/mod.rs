@@ -1,0 +1,89 @@
+//! `cutwater run`: prepares, copies, follows, until it is stopped, caught up or cut over.
+//!
+//! The work is [`crate::pipeline::run`]; here are the preflight before it, the screen beside it, and the line after it.
+
+mod screen;
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::{RunArgs, UntilArg};
+use super::{Context, Ended, event, output, status};
+use crate::config::Config;
+use crate::error::{Context as _, Result};
+use crate::pipeline::preflight;
+use crate::pipeline::progress::Progress;
+use crate::pipeline::{self, Job, Outcome, Until};
+use crate::target::Target;
+use crate::target::state::Phase;
+use crate::telemetry;
+
+pub(super) async fn run(context: &Context, args: &RunArgs) -> Result<Ended> {
+    let config = context.config()?;
+    let job = Job::open(config.clone())?;
+    let until = match args.until {
+        Some(UntilArg::CaughtUp) => Until::CaughtUp,
+        None => Until::Stopped,
+    };
+    if fresh(&job).await? {
+        let report = preflight::inspect(&config, &job.plan().await?).await?;
+        if let Some(refusal) = report.refusal() {
+            return Err(refusal);
+        }
+        for note in report.of(preflight::Verdict::Note) {
+            tracing::info!("{}: {}", note.end, note.text);
+        }
+        // Before anything else is made, so that the first event has a place to stand in.
+        job.target.state().install().await?;
+    }
+    if let Some(listen) = config.telemetry.listen {
+        telemetry::serve(listen, facts(&config), context.shutdown.clone()).await?;
+    }
+    let state = job.target.state();
+    event::record(state, "run", "started").await;
+    let progress = Arc::new(Progress::new());
+    let screen = tokio::spawn(screen::draw(Arc::clone(&progress), config.clone()));
+    let result = pipeline::run(&job, until, context.shutdown.clone(), Arc::clone(&progress)).await;
+    screen.abort();
+    // Bars must be gone before the last line.
+    let _ = screen.await;
+    screen::clear();
+    let outcome = event::ended(state, "run", result).await?;
+    say(context, &config, outcome)
+}
+
+/// Whether this migration has not begun to copy yet: only then is there something to look at beforehand.
+async fn fresh(job: &Job) -> Result<bool> {
+    let migration = job.target.state().migration().await.context("looking at the target's state")?;
+    Ok(migration.is_none_or(|migration| migration.phase == Phase::New && migration.slot_position.is_none()))
+}
+
+/// What `/status` answers with.
+fn facts(config: &Config) -> telemetry::http::Report {
+    let config = Arc::new(config.clone());
+    Arc::new(move || {
+        let config = Arc::clone(&config);
+        Box::pin(async move {
+            match status::gather(&config).await {
+                Ok(facts) => serde_json::to_value(facts).unwrap_or_default(),
+                Err(error) => json!({ "error": { "kind": error.kind().label(), "message": error.message() } }),
+            }
+        })
+    })
+}
+
+fn say(context: &Context, config: &Config, outcome: Outcome) -> Result<Ended> {
+    let name = &config.migration.name;
+    let (word, text) = match outcome {
+        Outcome::Stopped => ("stopped", "STOPPED cleanly. cutwater run goes on from here."),
+        Outcome::CaughtUp => ("caught-up", "CAUGHT UP with the head as it was at the start."),
+        Outcome::CutOver => ("cut-over", "CUT OVER. The target is live; there is nothing left to follow."),
+    };
+    if context.global.json {
+        output::print_json(&json!({ "migration": name, "outcome": word }))?;
+    } else {
+        output::print(&format!("{name}  {text}"));
+    }
+    Ok(Ended::Done)
+}
