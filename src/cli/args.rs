@@ -123,11 +123,13 @@ pub enum Command {
                             Exit code 3: rows differ; they are named.")]
     Verify,
     /// Switch to the target, or undo everything if that takes too long
-    #[command(after_help = "Examples:\n  cutwater cutover --dry-run           # every gate and step, nothing is touched\n  \
+    #[command(
+        after_help = "Examples:\n  cutwater cutover --dry-run           # every gate and step, nothing is touched\n  \
                             cutwater cutover --wait              # as soon as the gates open\n  \
                             cutwater cutover --abort             # take back one whose driver died\n\n\
                             Run it again after anything: before the point of no return it undoes or starts over,\n\
-                            after it, it goes forward. Exit code 3: refused; 4: undone, the source is live.")]
+                            after it, it goes forward. Exit code 3: refused; 4: undone, the source is live."
+    )]
     Cutover(CutoverArgs),
     /// Remove slot, publication, fence and state; the data stays
     #[command(after_help = "Examples:\n  cutwater teardown --dry-run    # what would go\n  cutwater teardown")]

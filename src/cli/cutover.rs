@@ -50,7 +50,9 @@ fn answer(context: &Context, name: &str, done: Result<CutoverReport>) -> Result<
             Ok(Ended::Done)
         }
         // Closed gates are an answer: their screen is the result, not an error.
-        Err(error) if error.kind() == Kind::Refused && !context.global.json && error.why().contains("CUTOVER REFUSED") => {
+        Err(error)
+            if error.kind() == Kind::Refused && !context.global.json && error.why().contains("CUTOVER REFUSED") =>
+        {
             output::print(error.why());
             Ok(Ended::No)
         }
@@ -99,9 +101,13 @@ fn render(name: &str, done: &CutoverReport) -> String {
     if !done.rehearsed.is_empty() {
         let steps: String =
             done.rehearsed.iter().enumerate().map(|(n, step)| format!("{:>3}  {step}\n", n + 1)).collect();
-        return format!("{name}  DRY RUN: all gates are open. It would\n\n{steps}\nNothing was changed.   next: cutwater cutover");
+        return format!(
+            "{name}  DRY RUN: all gates are open. It would\n\n{steps}\nNothing was changed.   next: cutwater cutover"
+        );
     }
-    let millis = |ms: Option<u64>| ms.map_or_else(|| "not known".to_owned(), |ms| human::seconds(Duration::from_millis(ms).as_secs_f64()));
+    let millis = |ms: Option<u64>| {
+        ms.map_or_else(|| "not known".to_owned(), |ms| human::seconds(Duration::from_millis(ms).as_secs_f64()))
+    };
     let writes = match done.downtime_ms {
         Some(ms) => format!("writes waited {ms} ms (limit {})", human::seconds(done.max_downtime_ms as f64 / 1000.0)),
         None => "an earlier driver took the fence".to_owned(),

@@ -24,7 +24,10 @@ pub(super) async fn run(context: &Context, args: &SchemaArgs) -> Result<Ended> {
         if context.global.json {
             output::print_json(&json!({ "applied": true, "tables": plan.len() }))?;
         } else {
-            output::print(&format!("{} tables are at the target. Indexes and constraints follow after the copy.", plan.len()));
+            output::print(&format!(
+                "{} tables are at the target. Indexes and constraints follow after the copy.",
+                plan.len()
+            ));
         }
         return Ok(Ended::Done);
     }

@@ -38,7 +38,11 @@ fn render(name: &str, report: &Report) -> String {
     }
     for table in report.tables.iter().filter(|table| table.differing > 0) {
         let (source, target) = (human::count(table.rows_source), human::count(table.rows_target));
-        let _ = writeln!(out, "{}   {} differ, rows {source} at the source, {target} at the target", table.source, table.differing);
+        let _ = writeln!(
+            out,
+            "{}   {} differ, rows {source} at the source, {target} at the target",
+            table.source, table.differing
+        );
         for row in table.rows.iter().take(NAMED) {
             let how = match row.kind {
                 DifferenceKind::Missing => "missing at the target",
@@ -56,7 +60,8 @@ fn render(name: &str, report: &Report) -> String {
         let _ = writeln!(out, "{unsettled} rows changed at every look and could not be judged; they are not counted");
     }
     if let Some(behind) = &report.behind {
-        let _ = writeln!(out, "\nThe target could not be waited for: {behind}\nDifferences may be changes on their way.");
+        let _ =
+            writeln!(out, "\nThe target could not be waited for: {behind}\nDifferences may be changes on their way.");
     }
     out
 }
