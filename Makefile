@@ -22,10 +22,10 @@ lint: deps ## formatting and clippy, as CI asks for them
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 bench: deps ## Cutwater against a native subscription, in the same run
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench native
 
 chaos: deps ## the tests that kill, freeze and cut, with random moments; CUTWATER_TEST_SEED repeats a run
-	$(CARGO) test --locked --test chaos -- --test-threads=1 --nocapture
+	$(CARGO) test --locked --test laws -- --test-threads=1 --nocapture
 
 deps:
 	@scripts/install-deps.sh
