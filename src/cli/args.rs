@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::demo::DemoArgs;
 use crate::config::{Config, HumanDuration};
 use crate::error::{Error, Kind, Result};
 
@@ -134,6 +135,10 @@ pub enum Command {
     /// Remove slot, publication, fence and state; the data stays
     #[command(after_help = "Examples:\n  cutwater teardown --dry-run    # what would go\n  cutwater teardown")]
     Teardown(TeardownArgs),
+    /// Watch a live database move between two throw-away local servers, and the proof that nothing was lost
+    #[command(after_help = "Examples:\n  cutwater demo\n  cutwater demo --rows 2000000 --rate 1000 --keep\n\n\
+                            Needs a Postgres server's programs on this machine. Nothing is left behind.")]
+    Demo(DemoArgs),
 }
 
 /// `init`

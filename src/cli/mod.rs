@@ -95,6 +95,7 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
         Command::Cutover(args) => cutover::run(&context, &args).await,
         Command::Status(args) => interruptible(&context, status::run(&context, &args)).await,
         Command::Teardown(args) => interruptible(&context, teardown::run(&context, &args)).await,
+        Command::Demo(args) => demo::run(&context, &args).await,
     }
 }
 
