@@ -47,8 +47,9 @@ impl Engine {
         fs::write(folder.join("cutwater.toml"), config).context("writing the demo's config")?;
         // pg_dump must not be older than the servers: the one beside them is not.
         let others = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(source.programs().to_owned()).chain(std::env::split_paths(&others)))
-            .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+        let path =
+            std::env::join_paths(std::iter::once(source.programs().to_owned()).chain(std::env::split_paths(&others)))
+                .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
         Ok(Engine { program: std::env::current_exe()?, folder, path })
     }
 
@@ -118,7 +119,10 @@ impl Answer {
     pub(super) fn json(self, command: &str) -> Result<serde_json::Value> {
         if !self.status.success() {
             let said = format!("{}{}", self.stdout, self.stderr);
-            return Err(Error::new(Kind::Internal, format!("cutwater {command} ended ({}):\n{}", self.status, said.trim())));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("cutwater {command} ended ({}):\n{}", self.status, said.trim()),
+            ));
         }
         serde_json::from_str(&self.stdout)
             .map_err(|error| Error::new(Kind::Internal, format!("cutwater {command} gave no JSON: {error}")))

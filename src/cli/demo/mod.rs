@@ -135,7 +135,8 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, targe
         target.url(SUPERUSER, DATABASE),
     ));
     let switch = AbortOnDrop(switch);
-    let cutover = engine.ask(&["cutover", "--max-lag", "1s", "--max-downtime", "30s", "--json"]).await?.json("cutover")?;
+    let cutover =
+        engine.ask(&["cutover", "--max-lag", "1s", "--max-downtime", "30s", "--json"]).await?.json("cutover")?;
     let (frozen_source, frozen_target) = switch.join().await?;
     run.finished().await?;
     let lag_seconds = sampler.curve();
@@ -182,13 +183,7 @@ async fn until_streaming(screen: &Screen, run: &mut Run, sampler: &LagSampler, w
     .await
 }
 
-async fn follow(
-    time: Duration,
-    screen: &Screen,
-    run: &mut Run,
-    sampler: &LagSampler,
-    writer: &Writer,
-) -> Result<()> {
+async fn follow(time: Duration, screen: &Screen, run: &mut Run, sampler: &LagSampler, writer: &Writer) -> Result<()> {
     let begin = Instant::now();
     until("the writer", async || {
         let lag = sampler.status()["lag_seconds"].as_f64().unwrap_or_default();

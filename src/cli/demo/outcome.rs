@@ -61,8 +61,12 @@ impl Outcome {
             ),
         ];
         lines.extend(self.writes.findings.iter().map(|finding| format!("           {finding}")));
-        let reported = self.cutover_downtime_ms.map_or(String::new(), |ms| format!("; {ms:.0} ms as cutover reports it"));
-        lines.push(format!("downtime   {:.0} ms without a write, as the writer saw it{reported}", self.write_downtime_ms));
+        let reported =
+            self.cutover_downtime_ms.map_or(String::new(), |ms| format!("; {ms:.0} ms as cutover reports it"));
+        lines.push(format!(
+            "downtime   {:.0} ms without a write, as the writer saw it{reported}",
+            self.write_downtime_ms
+        ));
         lines.push(format!("lag        {}  worst {}", sparkline(&self.lag_seconds, 60), human::seconds(worst)));
         lines.push(format!(
             "copy       {} rows in {}, while the writer went on",
