@@ -93,6 +93,11 @@ impl State {
         if let Err(error) = client.execute("DELETE FROM cutwater.migration WHERE name = $1", &[&self.migration]).await {
             return if is_missing(&error) { Ok(()) } else { Err(Error::from(error).context(doing)) };
         }
+        // The applier's replication origin. Whoever could not make it cannot see to it either.
+        let origin = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1";
+        if let Err(error) = client.execute(origin, &[&format!("cutwater_{}", self.migration)]).await {
+            tracing::debug!(error = Error::from(error).message(), "the replication origin was left at the target");
+        }
         let left: i64 = client.query_one("SELECT count(*) FROM cutwater.migration", &[]).await.context(doing)?.get(0);
         if left == 0 {
             client.batch_execute("DROP SCHEMA cutwater CASCADE").await.context(doing)?;
