@@ -484,7 +484,7 @@ fn count(events: &[ChangeEvent], applied: &mut Applied) -> u64 {
                 changes += 1;
                 match &mut run {
                     Some((name, op, count)) if std::ptr::eq(*name, &change.table.name) && *op == change.op => {
-                        *count += 1
+                        *count += 1;
                     }
                     _ => {
                         flush(&mut run, &mut applied.rows);
