@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::SchemaWork;
 use super::progress::Progress;
-use super::stream::{Ended, Goal, Router, follow};
+use super::stream::{Ended, Goal, Router, Terms, follow};
 use super::vitals::Vitals;
 use super::{Job, Outcome, Until, snapshot};
 use crate::change::{Budget, Position};
@@ -69,9 +69,12 @@ pub async fn attempt(
 async fn enrol(job: &Job) -> Result<Migration> {
     let state = job.target.state();
     let identity = job.source.identity().await.context("asking the source who it is")?;
-    let fingerprint = job.config.fingerprint()?;
+    let fingerprint = job.config.fingerprint();
     if state.migration().await?.is_none() {
-        super::preflight::blocking(job).await?;
+        let report = super::preflight::inspect(&job.config, &job.plan().await?).await?;
+        if let Some(refusal) = report.refusal() {
+            return Err(refusal);
+        }
         state.install().await?;
         state.begin(&fingerprint, &identity, &job.source.label(), &job.target.label()).await?;
     }
@@ -110,7 +113,7 @@ async fn enrol(job: &Job) -> Result<Migration> {
 async fn take_lease(state: &State, holder: &str, stop: &CancellationToken) -> Result<Option<Lease>> {
     let mut told = String::new();
     loop {
-        match state.take_lease(holder, LEASE).await? {
+        match state.take_lease(holder, LEASE, is_dead).await? {
             LeaseOutcome::Taken(lease) => {
                 tracing::info!(epoch = lease.epoch, "took the lease of migration {:?}", lease.migration);
                 return Ok(Some(lease));
@@ -126,6 +129,16 @@ async fn take_lease(state: &State, holder: &str, stop: &CancellationToken) -> Re
             () = tokio::time::sleep(RENEW) => {}
         }
     }
+}
+
+/// Whether `host pid 4121` is a process of this machine that is no more. Unknown counts as alive.
+fn is_dead(holder: &str) -> bool {
+    let Some((host, pid)) = holder.split_once(" pid ") else { return false };
+    if host != super::vitals::host_name() {
+        return false;
+    }
+    let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
 }
 
 /// Renews the lease until it is lost; then cancels `halt` and says why.
@@ -158,7 +171,7 @@ async fn work(
     let state = job.target.state();
     let plan = settle_tables(job, lease).await?;
     progress.begin(&state.tables().await?);
-    let work = SchemaWork::new(job, &plan, progress);
+    let work = SchemaWork::new(&job.config, &plan, progress);
 
     copy(job, lease, &plan, &work, vitals, progress, halt).await?;
 
@@ -167,9 +180,9 @@ async fn work(
     let following = Following { job, lease, plan: &plan, tables: &tables, vitals, halt };
     let mut phase = current_phase(state).await?;
     if phase < Phase::CatchingUp {
-        vitals.set_phase(state, lease, Phase::Indexing).await?;
+        vitals.set_phase(state, lease, progress, Phase::Indexing).await?;
         work.build_keys_and_indexes(halt).await?;
-        vitals.set_phase(state, lease, Phase::CatchingUp).await?;
+        vitals.set_phase(state, lease, progress, Phase::CatchingUp).await?;
         phase = Phase::CatchingUp;
     }
     if phase == Phase::CatchingUp {
@@ -190,7 +203,7 @@ async fn work(
             return Ok(Outcome::Stopped);
         }
         if phase == Phase::CatchingUp {
-            vitals.set_phase(state, lease, Phase::Streaming).await?;
+            vitals.set_phase(state, lease, progress, Phase::Streaming).await?;
         }
         if until == Until::CaughtUp {
             return Ok(Outcome::CaughtUp);
@@ -256,21 +269,33 @@ async fn copy(
         return Ok(());
     }
     let snapshot = match migration.slot_position {
-        // A slot that went with us once and is gone has taken changes with it: never start over in silence.
-        Some(_) => job.source.temporary_snapshot().await?,
+        // The tables that are still missing are copied at a later position; the stream's older changes are skipped for
+        // them (TRAPS 6). The stream itself needs the slot that was made first.
+        Some(_) => {
+            if job.source.slot().await?.is_none_or(|slot| slot.lost) {
+                return Err(slot_gone(job));
+            }
+            job.source.temporary_snapshot().await?
+        }
         None => {
             work.create_tables(halt).await?;
             let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
             job.target.make_room(&targets, job.config.target.existing).await?;
-            first_slot(job, lease, plan, &migration, vitals).await?
+            first_slot(job, lease, plan, &migration, vitals, progress).await?
         }
     };
-    vitals.set_phase(state, lease, Phase::Snapshot).await?;
+    vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
     let config = &job.config.snapshot;
     snapshot::copy(&job.target, &Arc::new(snapshot), plan, lease, config, progress, halt).await?;
     // Until the stream has passed this place it may tell of rows that a TRUNCATE hid from the copy (TRAPS 7).
     let head = job.source.head().await?.position;
     state.set_copied_until(lease, &head).await
+}
+
+fn slot_gone(job: &Job) -> Error {
+    let name = job.target.state().name();
+    Error::new(Kind::SlotLost, format!("the slot of migration {name:?} is gone from {}, and changes with it", job.source.label()))
+        .fix("begin again: cutwater teardown, then cutwater run")
 }
 
 async fn first_slot(
@@ -279,6 +304,7 @@ async fn first_slot(
     plan: &Plan,
     migration: &Migration,
     vitals: &Vitals,
+    progress: &Progress,
 ) -> Result<<crate::source::postgres::PgSource as Source>::Snapshot> {
     let state = job.target.state();
     let tables: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
@@ -294,7 +320,7 @@ async fn first_slot(
         }
         job.source.drop_slot().await?;
     }
-    vitals.set_phase(state, lease, Phase::Snapshot).await?;
+    vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
     job.source.prepare(&tables).await?;
     let snapshot = job.source.create_slot().await?;
     state.set_slot_position(lease, snapshot.position()).await?;
@@ -329,7 +355,9 @@ impl Following<'_> {
         let copied_at: HashMap<TableName, Position> =
             tables.iter().filter_map(|t| Some((t.source.clone(), t.copied_at.clone()?))).collect();
         let mut router = Router::new((*plan).clone(), copied_at);
+        let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
-        follow(stream, applier, &mut router, &job.config.apply, goal, vitals, halt).await
+        let terms = Terms { config: &job.config.apply, goal, copied_until };
+        follow(stream, applier, &mut router, &terms, vitals, halt).await
     }
 }

@@ -1,6 +1,147 @@
 //! Wiring: reader → transform → batcher → applier, and what happens around them.
+//!
+//! [`run`] is the life of a migration: take the lease, copy what is there, build the indexes, follow what changes, until
+//! it is asked to stop, has caught up, or was cut over. Each step looks at what the state says and does what is missing,
+//! so the same call resumes after any crash (law 9). [`run`] supervises: an error whose kind can be waited out drops
+//! everything in memory and starts the attempt again from the checkpoint, with backoff.
+//!
+//! | file | is |
+//! |---|---|
+//! | `attempt` | one try, from the lease to the end of the stream |
+//! | `preflight` | what would bite, looked for before anything is changed |
+//! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
+//! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
+//! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
 
+mod attempt;
+mod batcher;
 pub mod build;
 pub mod preflight;
 pub mod progress;
 pub mod snapshot;
+mod stream;
+mod vitals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio_util::sync::CancellationToken;
+
+use self::vitals::Vitals;
+use crate::config::Config;
+use crate::error::{Disposition, Error, Kind, Result};
+use crate::postgres::ConnInfo;
+use crate::schema::{Patterns, TableName};
+use crate::source::Source;
+use crate::source::postgres::PgSource;
+use crate::target::postgres::PgTarget;
+use crate::telemetry;
+use crate::transform::Plan;
+
+pub use self::progress::Progress;
+
+/// First and longest pause between two tries.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// A migration's config and its two ends.
+#[derive(Clone)]
+pub struct Job {
+    /// What was asked for.
+    pub config: Config,
+    /// Where changes come from.
+    pub source: PgSource,
+    /// Where they go.
+    pub target: PgTarget,
+}
+
+impl Job {
+    /// Reads the two URLs. Connects to nothing.
+    pub fn open(config: Config) -> Result<Job> {
+        let name = &config.migration.name;
+        let source = PgSource::new(ConnInfo::parse(&config.source.url)?, name);
+        let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, name);
+        Ok(Job { source, target, config })
+    }
+
+    /// The source's tables that match `[source] tables`, through the rules.
+    pub async fn plan(&self) -> Result<Plan> {
+        let patterns = Patterns::parse(&self.config.source.tables)?;
+        let tables = self.source.tables(&patterns).await?;
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        if let [first, ..] = patterns.without_match(&names)[..] {
+            return Err(Error::new(
+                Kind::Config,
+                format!("[source] tables: {first:?} matches no table of {}", self.source.label()),
+            ));
+        }
+        Plan::compile(&self.config.transform, &tables)
+    }
+}
+
+/// When a run ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is asked to, or the migration is cut over.
+    Stopped,
+    /// When everything is durable that the source had when the run began.
+    CaughtUp,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Asked to; the same command goes on from here.
+    Stopped,
+    /// Caught up.
+    CaughtUp,
+    /// The target is live: there is nothing left to replicate.
+    CutOver,
+}
+
+/// Runs the migration. `stop` asks for a clean end: the batch under way is finished and confirmed.
+pub async fn run(job: &Job, until: Until, stop: CancellationToken, progress: Arc<Progress>) -> Result<Outcome> {
+    let vitals = Arc::new(Vitals::new(job));
+    // The heartbeat outlives every try, so that lag grows and the trouble shows while the target or source is away.
+    let halt = stop.child_token();
+    let monitor = tokio::spawn(vitals::monitor(job.clone(), Arc::clone(&vitals), Arc::clone(&progress), halt.clone()));
+    let result = supervise(job, until, &vitals, &progress, &halt).await;
+    monitor.abort();
+    vitals.last_words(job, &progress, &result).await;
+    result
+}
+
+async fn supervise(
+    job: &Job,
+    until: Until,
+    vitals: &Arc<Vitals>,
+    progress: &Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let mut goal = None;
+    loop {
+        let error = match attempt::attempt(job, until, &mut goal, vitals, progress, stop).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(_) if stop.is_cancelled() && vitals.cut_over() => return Ok(Outcome::CutOver),
+            Err(error) if stop.is_cancelled() && error.kind() == Kind::Interrupted => return Ok(Outcome::Stopped),
+            Err(error) => error,
+        };
+        telemetry::record_error(vitals.migration(), error.kind());
+        // Before the first success a failure is most likely a mistake in the config: say so at once instead of waiting.
+        if error.kind().disposition() == Disposition::Stop || !vitals.has_worked() {
+            return Err(error);
+        }
+        let pause = vitals.stumbled(&error, BACKOFF);
+        tracing::warn!(%error, pause_seconds = pause.as_secs_f64(), "trying again");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Outcome::Stopped),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// The pause before try number `tries`: doubling, at most `longest`, with jitter so that instances do not march in step.
+fn backoff(tries: u32, (first, longest): (Duration, Duration)) -> Duration {
+    let doubled = first.saturating_mul(1 << tries.min(16)).min(longest);
+    doubled.mul_f64(rand::rng().random_range(0.75..1.25))
+}

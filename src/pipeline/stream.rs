@@ -47,16 +47,27 @@ pub enum Ended {
     GoalReached,
 }
 
+/// How the stream is to be followed.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// Size of batches.
+    pub config: &'a ApplyConfig,
+    /// When to end.
+    pub goal: &'a Goal,
+    /// Where the last copy ended; see [`Batch::tolerate_missing`].
+    pub copied_until: Option<Position>,
+}
+
 /// Runs until the goal is reached or `stop` is cancelled.
 pub async fn follow<S: ChangeStream, A: Applier>(
     mut stream: S,
     mut applier: A,
     router: &mut Router,
-    config: &ApplyConfig,
-    goal: &Goal,
+    terms: &Terms<'_>,
     vitals: &Vitals,
     stop: &CancellationToken,
 ) -> Result<Ended> {
+    let Terms { config, goal, copied_until } = terms;
     let mut batcher = Batcher::new(config.batch_rows, usize::try_from(config.batch_bytes.0).unwrap_or(usize::MAX));
     let mut deadline: Option<Instant> = None;
     // The newest position up to which the source has nothing for us, and when the checkpoint was last moved for one.
@@ -105,7 +116,8 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 }
             }
         }
-        while let Some((batch, shares)) = batcher.take() {
+        while let Some((mut batch, shares)) = batcher.take() {
+            batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
             apply(&mut applier, &stream, batch, shares, vitals).await?;
             if !batcher.is_full() {
                 break;
@@ -116,8 +128,9 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     };
     if ended == Ended::Stopped
         && batcher.has_complete()
-        && let Some((batch, shares)) = batcher.take()
+        && let Some((mut batch, shares)) = batcher.take()
     {
+        batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
         apply(&mut applier, &stream, batch, shares, vitals).await?;
     }
     stream.close().await?;

@@ -58,7 +58,7 @@ struct Inner {
 impl Vitals {
     /// Of a run that starts now.
     pub fn new(job: &Job) -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host_name();
         Vitals {
             migration: job.config.migration.name.clone(),
             holder: format!("{host} pid {}", std::process::id()),
@@ -129,10 +129,11 @@ impl Vitals {
         pause
     }
 
-    /// Records the phase in the state, and for the metrics.
-    pub async fn set_phase(&self, state: &State, lease: &Lease, phase: Phase) -> Result<()> {
+    /// Records the phase in the state, and for screens and metrics.
+    pub async fn set_phase(&self, state: &State, lease: &Lease, progress: &Progress, phase: Phase) -> Result<()> {
         state.set_phase(lease, phase).await?;
         tracing::info!(%phase, "phase");
+        progress.set_phase(phase);
         self.inner().phase = Some(phase);
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Vitals {
 
     fn sampled(&self, head: Head, max_retained: Option<ByteSize>) {
         let mut inner = self.inner();
-        inner.meter.sample(head.time, &head.position);
+        inner.meter.sample(head.time, &head.position, Instant::now());
         let over = matches!((max_retained, head.retained_bytes), (Some(limit), Some(kept)) if kept > limit.0);
         if over && !inner.warned_retained {
             tracing::warn!(
@@ -182,9 +183,8 @@ impl Vitals {
         }
         let (since, first_changes, first_transactions) = inner.counts[0];
         let seconds = since.elapsed().as_secs_f64().max(0.001);
-        let lag = inner.meter.lag(Timestamp::now());
-        let copy = progress.rates();
-        let indexes = progress.indexes();
+        let lag = inner.meter.reading(Instant::now());
+        let copy = progress.view();
         RunReport {
             host: self.holder.split(" pid ").next().unwrap_or_default().to_owned(),
             pid: std::process::id(),
@@ -202,8 +202,8 @@ impl Vitals {
             transactions_per_second: (transactions - first_transactions) as f64 / seconds,
             copy_rows_per_second: copy.rows_per_second,
             copy_bytes_per_second: copy.bytes_per_second,
-            indexes_done: indexes.done,
-            indexes_total: indexes.total,
+            indexes_done: copy.indexes_done,
+            indexes_total: copy.indexes_total,
             trouble: inner.trouble.clone(),
         }
     }
@@ -249,7 +249,7 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
             (inner.attached, inner.phase)
         };
         let report = vitals.report(&progress, None);
-        telemetry::record_report(vitals.migration(), &report, phase, progress.ratio());
+        expose(vitals.migration(), &report, phase, &progress);
         if !attached && report.trouble.is_none() {
             continue; // waiting for the lease: the row is the other instance's
         }
@@ -260,6 +260,7 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(Some(migration))) => {
                 vitals.inner().phase = Some(migration.phase);
+                progress.set_phase(migration.phase);
                 if migration.phase == Phase::TargetLive {
                     vitals.cut_over.store(true, Ordering::Relaxed);
                     halt.cancel();
@@ -270,4 +271,23 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
             Err(_) => tracing::debug!("the target did not answer in time"),
         }
     }
+}
+
+/// This machine's name.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The report's numbers, for Prometheus.
+fn expose(migration: &str, report: &RunReport, phase: Option<Phase>, progress: &Progress) {
+    if let (Some(seconds), Some(bytes)) = (report.lag_seconds, report.lag_bytes) {
+        telemetry::record_lag(migration, seconds, bytes);
+    }
+    if let Some(bytes) = report.retained_bytes {
+        telemetry::record_retained(migration, bytes);
+    }
+    if let Some(phase) = phase {
+        telemetry::record_phase(migration, phase);
+    }
+    telemetry::record_snapshot_progress(migration, progress.view().fraction());
 }
