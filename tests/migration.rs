@@ -123,7 +123,7 @@ async fn a_live_database_of_thirty_tables_and_two_million_rows_arrives_exactly()
     let cutwater = Cutwater::new(&source.url(), &target.url()).and("[snapshot]\nchunk_rows = 300000");
 
     let writers = Writers::start(&source, 3, 2_000_000).await;
-    let mut run = cutwater.start(&["run"]);
+    let run = cutwater.start(&["run"]);
     wait_for_phase(&cutwater, "streaming", 4 * MINUTE).await;
     let so_far = writers.written();
     wait_for("writes while streaming", MINUTE, async || writers.written() > so_far + 300).await;
