@@ -148,7 +148,10 @@ async fn session(url: &str) -> Client {
 /// Every acknowledged write is at `server` exactly once, and no refused one is.
 async fn assert_exact(server: &LocalPostgres, mut acknowledged: Vec<(i32, i64)>) {
     let client = server.connect("postgres").await.unwrap();
-    let rows = client.query("SELECT writer, n FROM public.ledger WHERE writer BETWEEN 1 AND 98 ORDER BY 1, 2", &[]).await.unwrap();
+    let rows = client
+        .query("SELECT writer, n FROM public.ledger WHERE writer BETWEEN 1 AND 98 ORDER BY 1, 2", &[])
+        .await
+        .unwrap();
     let found: Vec<(i32, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     acknowledged.sort_unstable();
     assert_eq!(found.len(), acknowledged.len(), "rows at the target, acknowledged writes");
@@ -164,7 +167,8 @@ async fn a_cutover_under_a_thousand_writes_a_second_loses_none() {
     let dry = stage.cutwater.run(&["cutover", "--dry-run", "--max-lag", "2s"], MINUTE).await.assert_code(0);
     assert!(!stage.fenced().await, "a dry run changes nothing: {}", dry.stdout);
 
-    let done = stage.cutwater.run(&["cutover", "--max-lag", "2s", "--max-downtime", "30s"], 2 * MINUTE).await.assert_code(0);
+    let done =
+        stage.cutwater.run(&["cutover", "--max-lag", "2s", "--max-downtime", "30s"], 2 * MINUTE).await.assert_code(0);
     eprintln!("{}", done.stdout);
     let after = writers.acknowledged();
     wait_for("writes at the target", MINUTE, async || writers.acknowledged() > after + 1000).await;
@@ -242,7 +246,11 @@ async fn a_driver_killed_at_the_fence_leaves_the_source_to_itself_and_the_same_c
         stage.status().await["lag_seconds"].as_f64().is_some_and(|lag| lag < 5.0)
     })
     .await;
-    stage.cutwater.run(&["cutover", "--max-lag", "5s", "--max-downtime", "30s", "--wait"], 2 * MINUTE).await.assert_code(0);
+    stage
+        .cutwater
+        .run(&["cutover", "--max-lag", "5s", "--max-downtime", "30s", "--wait"], 2 * MINUTE)
+        .await
+        .assert_code(0);
     let after = writers.acknowledged();
     wait_for("writes at the target", MINUTE, async || writers.acknowledged() > after + 200).await;
     let acknowledged = writers.stop().await;
@@ -259,7 +267,8 @@ async fn a_switch_command_that_fails_is_run_again_and_never_undoes_the_switch() 
     let command = format!("test ! -e {} && touch {}", broken.display(), stage.switched.display());
     let config = std::fs::read_to_string(stage.cutwater.config_path()).unwrap();
     let line = config.lines().find(|line| line.starts_with("switch_command")).unwrap();
-    std::fs::write(stage.cutwater.config_path(), config.replace(line, &format!("switch_command = \"{command}\""))).unwrap();
+    std::fs::write(stage.cutwater.config_path(), config.replace(line, &format!("switch_command = \"{command}\"")))
+        .unwrap();
 
     let failed = stage.cutwater.run(&["cutover", "--max-lag", "5s"], 2 * MINUTE).await;
     assert_eq!(failed.code, Some(1), "{}{}", failed.stdout, failed.stderr);

@@ -110,7 +110,9 @@ async fn a_transaction_larger_than_memory_passes_and_is_never_seen_half_done() {
     let (source, target, cutwater) = items().await;
     let cutwater = cutwater.and("[apply]\nbatch_rows = 5000\nbatch_bytes = \"4MB\"");
     let run = streaming(&cutwater).await;
-    source.execute("INSERT INTO public.item SELECT i, repeat('large ' || i, 20) FROM generate_series(10001, 610000) AS i").await;
+    source
+        .execute("INSERT INTO public.item SELECT i, repeat('large ' || i, 20) FROM generate_series(10001, 610000) AS i")
+        .await;
     let reader = target.connect().await;
     let begun = Instant::now();
     loop {

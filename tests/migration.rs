@@ -68,7 +68,11 @@ impl Writers {
                     match client.batch_execute(&sql).await {
                         Ok(()) => written.fetch_add(1, Ordering::Relaxed),
                         // Two writers in each other's way: the transaction is rolled back, as an application's would be.
-                        Err(error) if error.code().is_some_and(|code| matches!(code.code(), "40P01" | "23503" | "23505")) => 0,
+                        Err(error)
+                            if error.code().is_some_and(|code| matches!(code.code(), "40P01" | "23503" | "23505")) =>
+                        {
+                            0
+                        }
                         Err(error) => panic!("{error:?} in {sql}"),
                     };
                 }
@@ -175,7 +179,9 @@ async fn rules_rename_and_leave_out_in_snapshot_and_stream_alike() {
     };
     let expected: String = source.value(&digest("public.users", "mail")).await;
     assert_eq!(expected, target.value::<String>(&digest("app.people", "email")).await);
-    let leaked: i64 = target.value("SELECT count(*) FROM pg_attribute WHERE attname = 'password' AND attrelid = 'app.people'::regclass").await;
+    let leaked: i64 = target
+        .value("SELECT count(*) FROM pg_attribute WHERE attname = 'password' AND attrelid = 'app.people'::regclass")
+        .await;
     assert_eq!(leaked, 0);
     target.execute("UPDATE app.people SET email = 'wrong' WHERE id = 7").await;
     let differs = cutwater.run(&["verify"], MINUTE).await.assert_code(3);
@@ -247,7 +253,13 @@ async fn a_reader_at_the_target_never_sees_money_appear_or_vanish() {
     let (mut reads, mut states) = (0u32, std::collections::HashSet::new());
     let mut kills = 0;
     while states.len() < 400 {
-        let row = reader.query_one("SELECT sum(balance)::bigint, md5(string_agg(balance::text, ',' ORDER BY id)) FROM public.account", &[]).await.unwrap();
+        let row = reader
+            .query_one(
+                "SELECT sum(balance)::bigint, md5(string_agg(balance::text, ',' ORDER BY id)) FROM public.account",
+                &[],
+            )
+            .await
+            .unwrap();
         assert_eq!(row.get::<_, i64>(0), 1_000_000, "after {reads} reads");
         states.insert(row.get::<_, String>(1));
         reads += 1;

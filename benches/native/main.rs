@@ -7,7 +7,12 @@
 //!
 //! `CUTWATER_BENCH_BACKLOG`, `CUTWATER_BENCH_COPY` and `CUTWATER_BENCH_ROUNDS` change the sizes (500000, 2000000, 3).
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a bench reports to a terminal and dies of errors")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a bench reports to a terminal and dies of errors"
+)]
 
 mod cpu;
 mod peers;

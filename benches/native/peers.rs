@@ -46,7 +46,8 @@ impl fmt::Display for Workload {
 }
 
 const TABLE: &str = "CREATE TABLE public.bench (id bigint PRIMARY KEY, a int, t text, at timestamptz, n numeric)";
-const ROW: &str = "i, (i % 1000)::int, lpad(i::text, 40, 'x'), timestamptz '2026-01-01' + i * interval '1 second', i / 7.0";
+const ROW: &str =
+    "i, (i % 1000)::int, lpad(i::text, 40, 'x'), timestamptz '2026-01-01' + i * interval '1 second', i / 7.0";
 
 /// One round of one peer.
 pub async fn run(peer: Peer, workload: Workload, round: u64, source: &LocalPostgres, target: &LocalPostgres) -> Sample {
@@ -148,7 +149,8 @@ async fn cutwater(database: &str, source: &LocalPostgres, target: &LocalPostgres
 async fn subscribe(database: &str, source: &LocalPostgres, target: &LocalPostgres) {
     source.execute(database, &format!("CREATE PUBLICATION {database} FOR TABLE public.bench")).await.unwrap();
     let connection = format!("host=127.0.0.1 port={} user=postgres dbname={database}", source.port());
-    let sql = format!("CREATE SUBSCRIPTION {database} CONNECTION '{connection}' PUBLICATION {database} WITH (binary = true)");
+    let sql =
+        format!("CREATE SUBSCRIPTION {database} CONNECTION '{connection}' PUBLICATION {database} WITH (binary = true)");
     target.execute(database, &sql).await.unwrap();
 }
 

@@ -228,7 +228,9 @@ async fn settle_tables(job: &Job, lease: &Lease) -> Result<Plan> {
         let rows = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let tables: Vec<_> = plan
             .tables()
-            .map(|t| (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes)))
+            .map(|t| {
+                (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes))
+            })
             .collect();
         if tables.is_empty() {
             return Err(Error::new(Kind::Config, format!("{} has no table to migrate", job.source.label())));
@@ -240,12 +242,18 @@ async fn settle_tables(job: &Job, lease: &Lease) -> Result<Plan> {
     let (ours, others): (Vec<Arc<TableSchema>>, Vec<_>) =
         all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
     if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
-        return Err(Error::new(Kind::Schema, format!("{} is part of the migration and no longer at the source", gone.source))
-            .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
+        return Err(Error::new(
+            Kind::Schema,
+            format!("{} is part of the migration and no longer at the source", gone.source),
+        )
+        .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
     }
     let patterns = Patterns::parse(&job.config.source.tables)?;
     for table in others.iter().filter(|table| patterns.includes(&table.name)) {
-        tracing::warn!("{} matches [source] tables but was not there when the migration began: it is not migrated", table.name);
+        tracing::warn!(
+            "{} matches [source] tables but was not there when the migration began: it is not migrated",
+            table.name
+        );
     }
     Plan::compile(&job.config.transform, &ours)
 }
@@ -294,8 +302,11 @@ async fn copy(
 
 fn slot_gone(job: &Job) -> Error {
     let name = job.target.state().name();
-    Error::new(Kind::SlotLost, format!("the slot of migration {name:?} is gone from {}, and changes with it", job.source.label()))
-        .fix("begin again: cutwater teardown, then cutwater run")
+    Error::new(
+        Kind::SlotLost,
+        format!("the slot of migration {name:?} is gone from {}, and changes with it", job.source.label()),
+    )
+    .fix("begin again: cutwater teardown, then cutwater run")
 }
 
 async fn first_slot(
@@ -314,7 +325,11 @@ async fn first_slot(
         if migration.phase == Phase::New {
             return Err(Error::new(
                 Kind::SlotInUse,
-                format!("{} already has a slot for a migration called {:?}, and this target knows nothing of it", job.source.label(), state.name()),
+                format!(
+                    "{} already has a slot for a migration called {:?}, and this target knows nothing of it",
+                    job.source.label(),
+                    state.name()
+                ),
             )
             .fix("give this migration another [migration] name, or end the other one with cutwater teardown"));
         }
