@@ -124,7 +124,7 @@ pub(super) async fn tables(client: &Client, config: &Config, plan: &Plan, report
                 finding.fix(format!("ALTER TABLE {} ENABLE TRIGGER {};", name.sql(), Ident(trigger)));
             }
         }
-        let count = format!("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS some", name.sql(), COUNTED + 1);
+        let count = format!("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS counted", name.sql(), COUNTED + 1);
         match client.query_one(&count, &[]).await {
             Ok(row) if row.get::<_, i64>(0) == 0 => {}
             Ok(row) => filled.push((name.clone(), row.get::<_, i64>(0))),
