@@ -21,7 +21,8 @@ fn assert_says(finished: &Finished, parts: &[&str]) {
 
 #[tokio::test]
 async fn an_unknown_config_key_points_at_its_line_and_offers_the_right_one() {
-    let cutwater = Cutwater::new("postgres://a@127.0.0.1:1/x", "postgres://a@127.0.0.1:1/y").and("[snapshot]\nworker = 2");
+    let cutwater =
+        Cutwater::new("postgres://a@127.0.0.1:1/x", "postgres://a@127.0.0.1:1/y").and("[snapshot]\nworker = 2");
     let finished = cutwater.run(&["check"], DEADLINE).await.assert_code(2);
     assert_says(&finished, &["unknown key `worker`", "worker = 2", "fix: did you mean \"workers\"?"]);
 }
