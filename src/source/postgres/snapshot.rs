@@ -230,7 +230,8 @@ impl CopyOut {
         }
     }
 
-    /// Strips the frames off; `true` if the COPY has ended.
+    /// Strips the frames off; `true` once the server has ended the COPY and is ready again. All frames are taken:
+    /// what says so may have come in the same read as the last row.
     fn take(&mut self, mut frames: Bytes, out: &mut BytesMut, rows: &mut u64) -> Result<bool> {
         while frames.len() >= 5 {
             let tag = frames.get_u8();
@@ -247,8 +248,8 @@ impl CopyOut {
                     }
                     out.extend_from_slice(body);
                 }
-                b'c' => return Ok(true),
                 b'E' => return Err(server_error(body)),
+                b'Z' => return Ok(true),
                 _ => {}
             }
             frames.advance(length);
@@ -257,7 +258,6 @@ impl CopyOut {
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.wire.until_ready().await?;
         self.wire.query("COMMIT").await.map(drop)
     }
 }
