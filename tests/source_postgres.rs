@@ -219,7 +219,10 @@ async fn an_idle_stream_advances_and_confirms_only_what_is_durable() {
     let started = fixture.source.slot().await.unwrap().unwrap().confirmed;
     // Work in another database moves the log on without a change for us.
     let head = fixture.source.head().await.unwrap().position;
-    db.server.execute("postgres", "CREATE TABLE IF NOT EXISTS elsewhere (id int); INSERT INTO elsewhere VALUES (1)").await.unwrap();
+    db.server
+        .execute("postgres", "CREATE TABLE IF NOT EXISTS elsewhere (id int); INSERT INTO elsewhere VALUES (1)")
+        .await
+        .unwrap();
     let later = fixture.source.head().await.unwrap().position;
     assert!(later > head);
     let idle = async {
@@ -234,10 +237,8 @@ async fn an_idle_stream_advances_and_confirms_only_what_is_durable() {
     let idle = within("an idle position past the other database's work", PATIENCE, idle).await;
     assert_eq!(fixture.source.slot().await.unwrap().unwrap().confirmed, started, "nothing was said to be durable");
     stream.confirm(&Durable::committed(idle.clone()));
-    wait_for("the confirmation", PATIENCE, async || {
-        fixture.source.slot().await.unwrap().unwrap().confirmed == idle
-    })
-    .await;
+    wait_for("the confirmation", PATIENCE, async || fixture.source.slot().await.unwrap().unwrap().confirmed == idle)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +261,12 @@ async fn a_slot_ahead_of_the_checkpoint_is_refused() {
     assert_eq!(error.kind(), Kind::SlotLost, "{error}");
 }
 
-async fn copy_all(snapshot: &impl Snapshot, table: &Arc<TableSchema>, chunk_rows: u64, format: CopyFormat) -> (usize, Vec<u8>, u64) {
+async fn copy_all(
+    snapshot: &impl Snapshot,
+    table: &Arc<TableSchema>,
+    chunk_rows: u64,
+    format: CopyFormat,
+) -> (usize, Vec<u8>, u64) {
     let parts = snapshot.parts(table, chunk_rows).await.unwrap();
     let columns: Vec<usize> = (0..table.columns.len()).collect();
     let (mut bytes, mut rows) = (Vec::new(), 0);
@@ -300,7 +306,8 @@ async fn the_parts_of_a_snapshot_together_are_the_table() {
     source.prepare(&tables).await.unwrap();
     let snapshot = source.create_slot().await.unwrap();
     // After the snapshot: not in it.
-    db.execute("INSERT INTO big SELECT g, 'late' FROM generate_series(30001, 31000) g; DELETE FROM big WHERE id <= 10").await;
+    db.execute("INSERT INTO big SELECT g, 'late' FROM generate_series(30001, 31000) g; DELETE FROM big WHERE id <= 10")
+        .await;
     let table = |name: &str| tables.iter().find(|table| table.name.table == name).unwrap();
 
     let (parts, bytes, rows) = copy_all(&snapshot, table("big"), 5000, CopyFormat::PgText).await;
@@ -408,10 +415,7 @@ async fn teardown_leaves_nothing_and_may_be_run_again() {
     // Somebody still reads the slot: it is ended.
     let _stream = fixture.stream().await;
     let removed = fixture.source.teardown().await.unwrap();
-    assert_eq!(
-        removed,
-        ["slot cutwater_gone", "publication cutwater_gone", "table cutwater.fence", "schema cutwater"]
-    );
+    assert_eq!(removed, ["slot cutwater_gone", "publication cutwater_gone", "table cutwater.fence", "schema cutwater"]);
     assert!(fixture.source.teardown().await.unwrap().is_empty());
     let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cutwater'";
     assert_eq!(db.value::<i64>(left).await, 0);
@@ -535,11 +539,13 @@ async fn tls_server() -> Option<(LocalPostgres, tempfile::TempDir)> {
     let made = openssl(
         folder.path(),
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca",
-    ) && openssl(folder.path(), "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost")
-        && openssl(
-            folder.path(),
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -sha256 -extfile san -out server.crt",
-        );
+    ) && openssl(
+        folder.path(),
+        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
+    ) && openssl(
+        folder.path(),
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -sha256 -extfile san -out server.crt",
+    );
     if !made {
         eprintln!("NOT RUN: there is no openssl to make certificates with");
         return None;
@@ -552,7 +558,8 @@ async fn tls_server() -> Option<(LocalPostgres, tempfile::TempDir)> {
         chown(data.join(file), Some(owner.uid()), Some(owner.gid())).unwrap();
         std::fs::set_permissions(data.join(file), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
-    for sql in ["ALTER SYSTEM SET ssl = on", "CREATE ROLE u LOGIN REPLICATION PASSWORD 'p'", "SELECT pg_reload_conf()"] {
+    for sql in ["ALTER SYSTEM SET ssl = on", "CREATE ROLE u LOGIN REPLICATION PASSWORD 'p'", "SELECT pg_reload_conf()"]
+    {
         server.execute("postgres", sql).await.unwrap();
     }
     wait_for("TLS", PATIENCE, async || {
