@@ -111,11 +111,11 @@ pub enum Command {
     /// Print the DDL the target needs; --apply makes the tables
     #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply")]
     Schema(SchemaArgs),
-    //RUN /// Copy, then follow every change, until stopped or cut over
-    //RUN #[command(after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
-    //RUN                         cutwater run --until caught-up    # for scripts\n\n\
-    //RUN                         Run it again after anything, a crash too: it goes on where it was.")]
-    //RUN Run(RunArgs),
+    /// Copy, then follow every change, until stopped or cut over
+    #[command(after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
+                            cutwater run --until caught-up    # for scripts\n\n\
+                            Run it again after anything, a crash too: it goes on where it was.")]
+    Run(RunArgs),
     /// Phase, health, lag, tables, last error; also when `run` is dead; changes nothing
     #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds")]
     Status(StatusArgs),

@@ -12,7 +12,7 @@ pub mod event;
 pub mod human;
 mod init;
 mod output;
-//RUN mod run;
+mod run;
 mod schema;
 mod signals;
 pub mod status;
@@ -89,7 +89,7 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
         Command::Init(args) => interruptible(&context, init::run(&context, &args)).await,
         Command::Check => interruptible(&context, check::run(&context)).await,
         Command::Schema(args) => interruptible(&context, schema::run(&context, &args)).await,
-        //RUN Command::Run(args) => run::run(&context, &args).await,
+        Command::Run(args) => run::run(&context, &args).await,
         Command::Verify => interruptible(&context, verify::run(&context)).await,
         // Never left in the middle: the driver undoes what it began before it ends.
         Command::Cutover(args) => cutover::run(&context, &args).await,
