@@ -112,9 +112,11 @@ pub enum Command {
     #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply")]
     Schema(SchemaArgs),
     /// Copy, then follow every change, until stopped or cut over
-    #[command(after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
+    #[command(
+        after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
                             cutwater run --until caught-up    # for scripts\n\n\
-                            Run it again after anything, a crash too: it goes on where it was.")]
+                            Run it again after anything, a crash too: it goes on where it was."
+    )]
     Run(RunArgs),
     /// Phase, health, lag, tables, last error; also when `run` is dead; changes nothing
     #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds")]

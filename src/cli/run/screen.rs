@@ -51,7 +51,8 @@ pub(super) fn clear() {
 
 async fn say(view: &View, copying: bool, config: &Config) {
     if copying {
-        let left = view.left.map(|left| format!(", about {} left", human::seconds(left.as_secs_f64()))).unwrap_or_default();
+        let left =
+            view.left.map(|left| format!(", about {} left", human::seconds(left.as_secs_f64()))).unwrap_or_default();
         tracing::info!(
             "copied {:.0} %, {} of {} tables, {} rows/s, indexes {} of {}{left}",
             view.fraction() * 100.0,
@@ -114,7 +115,10 @@ impl Bars {
             if !self.tables.contains_key(&name) && self.tables.len() >= TABLES {
                 continue;
             }
-            let drawn = self.tables.entry(name.clone()).or_insert_with(|| screen.add(bar("         {bar:30} {percent:>3} %  {msg}")));
+            let drawn = self
+                .tables
+                .entry(name.clone())
+                .or_insert_with(|| screen.add(bar("         {bar:30} {percent:>3} %  {msg}")));
             drawn.set_position((table.fraction() * 1000.0) as u64);
             drawn.set_message(name);
         }
