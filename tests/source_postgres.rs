@@ -15,7 +15,7 @@ use cutwater::schema::{Patterns, ReplicaIdentity, TableSchema};
 use cutwater::source::postgres::{PgSource, PgStream, describe_difference};
 use cutwater::source::{ChangeStream, CopyFormat, Snapshot, Source, StreamItem};
 use futures::TryStreamExt;
-use support::{Database, LocalPostgres, ServerOptions, wait_for, within};
+use support::{LocalPostgres, ServerOptions, wait_for, within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
