@@ -145,6 +145,8 @@ pub type Progress<'a> = &'a (dyn Fn(&TableReport, usize, usize) + Send + Sync);
 pub(crate) struct Pair {
     pub(crate) source: Client,
     pub(crate) target: Client,
+    /// For the source's head: `source` may be held up by a stream of rows that waits for us.
+    pub(crate) head: Client,
     /// The two servers store text in different encodings: hash it as UTF-8.
     pub(crate) recode: bool,
 }
@@ -215,6 +217,7 @@ impl Pair {
         let name = format!("cutwater_{}_verify", ends.state.name());
         let source = connect(&ends.source, &name).await?;
         let target = connect(&ends.target, &name).await?;
+        let head = connect(&ends.source, &name).await?;
         let mut encodings = Vec::new();
         for client in [&source, &target] {
             client.batch_execute("SET lc_monetary = 'C'; SET default_transaction_read_only = on").await?;
@@ -227,7 +230,7 @@ impl Pair {
             encodings.push(row.get::<_, String>(0));
         }
         let recode = encodings[0] != encodings[1];
-        Ok(Pair { source, target, recode })
+        Ok(Pair { source, target, head, recode })
     }
 }
 

@@ -144,7 +144,7 @@ impl Look<'_> {
         if self.options.fenced {
             return Ok(());
         }
-        let head = behind::head(&self.pair.source).await?;
+        let head = behind::head(&self.pair.head).await?;
         if let behind::Reached::No(why) = behind::wait(&self.ends.state, &head).await? {
             self.behind.lock().expect("no holder panics").get_or_insert(why);
         }

@@ -1,5 +1,6 @@
 -- Who stands between a fence and its locks on the relations $1 (OIDs): whoever holds or waits for a lock that conflicts
--- with SHARE ROW EXCLUSIVE. A prepared transaction has no process: its locks have no pid, and hang on its transaction id.
+-- with SHARE ROW EXCLUSIVE. A prepared transaction has no process: its locks have no pid, and share
+-- a virtual transaction with the lock on its own id.
 SELECT DISTINCT ON (l.pid, p.gid)
        l.pid, p.gid,
        coalesce(a.backend_type, 'prepared transaction') AS backend_type,
@@ -12,9 +13,10 @@ SELECT DISTINCT ON (l.pid, p.gid)
        l.relation::regclass::text                       AS relation
   FROM pg_locks l
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_prepared_xacts p
-         ON l.pid IS NULL AND p.database = current_database()
-        AND l.virtualtransaction = '-1/' || p.transaction::text
+  LEFT JOIN pg_locks x
+         ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+        AND x.virtualtransaction = l.virtualtransaction
+  LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
  WHERE l.locktype = 'relation'
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND l.relation = ANY($1)
