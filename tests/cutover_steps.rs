@@ -120,7 +120,9 @@ async fn a_refusal_names_every_closed_gate_and_touches_nothing() {
         )
         .await;
     let busy = stage.source.connect().await;
-    busy.batch_execute("SET application_name = 'nightly'; BEGIN; UPDATE orders SET v = 'x' WHERE id = 2").await.unwrap();
+    busy.batch_execute("SET application_name = 'nightly'; BEGIN; UPDATE orders SET v = 'x' WHERE id = 2")
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(3200)).await;
     let _applier = stage.applier(true);
     support::wait_for("a heartbeat", Duration::from_secs(5), async || {

@@ -109,7 +109,10 @@ async fn it_lets_go_by_itself() {
     drop(client);
     let app = source.connect().await;
     refused(&app, "UPDATE plain SET v = 'early'").await;
-    wait_for("the fence to expire", Duration::from_secs(5), async || app.batch_execute("UPDATE plain SET v = 'late'").await.is_ok()).await;
+    wait_for("the fence to expire", Duration::from_secs(5), async || {
+        app.batch_execute("UPDATE plain SET v = 'late'").await.is_ok()
+    })
+    .await;
     assert!(armed.since.elapsed() >= Duration::from_millis(700));
     app.batch_execute("INSERT INTO parts VALUES (1, 'later'); DELETE FROM parts WHERE v = 'one'").await.unwrap();
     assert_eq!(source.value::<i64>("SELECT count(*) FROM parts").await, 2, "an expired fence changes nothing");
@@ -143,7 +146,10 @@ async fn after_the_deadline_there_is_no_point_of_no_return() {
     let client = session(&source).await;
     arm(&client, "n1", Duration::from_millis(300), LONG).await.unwrap();
     let app = source.connect().await;
-    wait_for("the fence to expire", Duration::from_secs(5), async || app.batch_execute("UPDATE plain SET v = 'x'").await.is_ok()).await;
+    wait_for("the fence to expire", Duration::from_secs(5), async || {
+        app.batch_execute("UPDATE plain SET v = 'x'").await.is_ok()
+    })
+    .await;
     assert!(!fence::make_permanent(&client, "shop", "n1", 7, "new").await.unwrap());
     app.batch_execute("UPDATE plain SET v = 'y'").await.unwrap();
 }
@@ -231,7 +237,12 @@ async fn a_prepared_transaction_is_named() {
     let server = support::postgres_with(options).await;
     let source = Database { server: std::sync::Arc::new(server), name: "postgres".into() };
     source.execute(TABLES).await;
-    source.connect().await.batch_execute("BEGIN; UPDATE plain SET v = 'x'; PREPARE TRANSACTION 'order 66'").await.unwrap();
+    source
+        .connect()
+        .await
+        .batch_execute("BEGIN; UPDATE plain SET v = 'x'; PREPARE TRANSACTION 'order 66'")
+        .await
+        .unwrap();
     let client = session(&source).await;
     let text = arm(&client, "n1", LONG, Duration::from_secs(1)).await.unwrap_err().to_string();
     assert!(text.contains("prepared transaction \"order 66\"") && text.contains("ROLLBACK PREPARED"), "{text}");

@@ -57,8 +57,9 @@ async fn equal_ends_are_clean_and_that_is_recorded() {
     let report = verify(&source, &target, "").await;
     assert!(report.clean() && report.behind.is_none(), "{report:?}");
     assert_eq!(report.rows(), 2006);
-    let recorded: i64 =
-        target.value("SELECT (verify->>'tables')::bigint FROM cutwater.migration WHERE verify->>'differences' = '0'").await;
+    let recorded: i64 = target
+        .value("SELECT (verify->>'tables')::bigint FROM cutwater.migration WHERE verify->>'differences' = '0'")
+        .await;
     assert_eq!(recorded, 2);
 }
 
@@ -84,8 +85,12 @@ async fn every_kind_of_difference_is_named_by_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn null_and_empty_and_the_word_null_are_three_things() {
     let (source, target) = both("CREATE TABLE t (id int PRIMARY KEY, a text, b text)").await;
-    source.execute("INSERT INTO t VALUES (1, NULL, ''), (2, '', NULL), (3, 'NULL', ''), (4, 'x', NULL), (5, 'a,b', 'c')").await;
-    target.execute("INSERT INTO t VALUES (1, '', NULL), (2, NULL, ''), (3, NULL, ''), (4, NULL, 'x'), (5, 'a', 'b,c')").await;
+    source
+        .execute("INSERT INTO t VALUES (1, NULL, ''), (2, '', NULL), (3, 'NULL', ''), (4, 'x', NULL), (5, 'a,b', 'c')")
+        .await;
+    target
+        .execute("INSERT INTO t VALUES (1, '', NULL), (2, NULL, ''), (3, NULL, ''), (4, NULL, 'x'), (5, 'a', 'b,c')")
+        .await;
     let report = verify(&source, &target, "").await;
     assert_eq!(table(&report, "public.t").differing, 5);
 }
@@ -93,7 +98,8 @@ async fn null_and_empty_and_the_word_null_are_three_things() {
 /// The same UPDATE missing on two rows: equal under XOR, and under any sum of unseeded per-column hashes (TRAPS 24).
 #[tokio::test(flavor = "multi_thread")]
 async fn two_changes_that_would_cancel_out_are_found() {
-    let (source, target) = both("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 5), (2, 5), (3, 7), (4, 9)").await;
+    let (source, target) =
+        both("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 5), (2, 5), (3, 7), (4, 9)").await;
     target.execute("UPDATE t SET v = 6 WHERE id IN (1, 2)").await;
     target.execute("UPDATE t SET v = 16 - v WHERE id IN (3, 4)").await;
     let report = verify(&source, &target, "").await;
@@ -163,7 +169,12 @@ async fn without_a_run_differences_may_be_changes_on_their_way() {
 async fn writes_on_their_way_are_no_differences() {
     let (source, target) = both(TABLES).await;
     source.execute("CREATE PUBLICATION p FOR TABLE keyed").await;
-    source.connect().await.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&source.name]).await.unwrap();
+    source
+        .connect()
+        .await
+        .query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&source.name])
+        .await
+        .unwrap();
     let subscription = format!(
         "CREATE SUBSCRIPTION {0} CONNECTION '{1}' PUBLICATION p WITH (create_slot = false, slot_name = '{0}', copy_data = false)",
         source.name,
