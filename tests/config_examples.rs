@@ -40,3 +40,25 @@ fn every_option_that_the_example_comments_out_exists_with_that_default() {
     assert_eq!(config.cutover.sequence_margin, defaults.cutover.sequence_margin);
     assert_eq!(config.cutover.max_verify_age, defaults.cutover.max_verify_age);
 }
+
+/// A dashboard or an alert over a metric that nobody writes shows "no data", which looks like "all is well".
+#[test]
+fn dashboards_and_alerts_use_only_metrics_that_exist() {
+    let written = include_str!("../src/telemetry/metric.rs");
+    for (file, text) in [
+        ("alerts.yml", include_str!("../config/alerts.yml")),
+        ("cutwater.json", include_str!("../config/grafana/dashboards/cutwater.json")),
+        ("operations.md", include_str!("../docs/operations.md")),
+    ] {
+        let used: Vec<&str> = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|word| word.starts_with("cutwater_"))
+            .map(|word| word.trim_end_matches("_bucket"))
+            .filter(|word| *word != "cutwater_")
+            .collect();
+        assert!(used.len() > 3, "{file}");
+        for metric in used {
+            assert!(written.contains(&format!("\"{metric}\"")), "{file} uses {metric}, which is not written");
+        }
+    }
+}
