@@ -289,7 +289,10 @@ async fn copy(
             work.create_tables(halt).await?;
             let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
             job.target.make_room(&targets, job.config.target.existing).await?;
-            first_slot(job, lease, plan, &migration, vitals, progress).await?
+            let snapshot = first_slot(job, lease, plan, &migration, vitals, progress).await?;
+            // Tables altered between the plan and the slot would be copied in the old shape and followed in the new.
+            snapshot::check_unchanged(&job.source, plan).await?;
+            snapshot
         }
     };
     vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
@@ -365,6 +368,7 @@ impl Following<'_> {
         }
         let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
         let budget = Budget::new(job.config.apply.batch_bytes.0.saturating_mul(BATCHES_IN_FLIGHT));
+        job.source.set_binary(snapshot::all_binary(&job.target, plan).await?);
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
         let copied_at: HashMap<TableName, Position> =

@@ -123,11 +123,7 @@ async fn tables_to_copy<T: Target>(target: &T, plan: &Plan, progress: &Progress)
     let mut tables = Vec::with_capacity(waiting.len());
     for (plan, there) in waiting.into_iter().zip(there) {
         let name = &plan.source.name;
-        let there = there.ok_or_else(|| {
-            Error::new(Kind::Schema, format!("{} does not exist at the target", plan.shaped.name))
-                .fix("cutwater schema --apply")
-        })?;
-        let format = format_for(plan, &there)?;
+        let format = format_for(plan, there.as_deref())?;
         let counters = progress.table(name);
         let missing = || Error::new(Kind::Internal, format!("{name} is not in the state's list of tables"));
         tables.push(Arc::new(Table {
@@ -141,8 +137,24 @@ async fn tables_to_copy<T: Target>(target: &T, plan: &Plan, progress: &Progress)
     Ok(tables.into())
 }
 
+/// Whether every value of every table means the same in binary form at both ends. A stream has one form for all of them.
+pub async fn all_binary<T: Target>(target: &T, plan: &Plan) -> Result<bool> {
+    let names: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
+    let there = target.tables(&names).await?;
+    for (table, there) in plan.tables().zip(&there) {
+        if format_for(table, there.as_deref())? != CopyFormat::PgBinary {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Binary where every value means the same on both servers, else text. Refuses a target that lacks a column.
-fn format_for(plan: &TablePlan, there: &TableSchema) -> Result<CopyFormat> {
+fn format_for(plan: &TablePlan, there: Option<&TableSchema>) -> Result<CopyFormat> {
+    let there = there.ok_or_else(|| {
+        Error::new(Kind::Schema, format!("{} does not exist at the target", plan.shaped.name))
+            .fix("cutwater schema --apply")
+    })?;
     let mut format = CopyFormat::PgBinary;
     for column in &plan.shaped.columns {
         let Some(other) = there.column(&column.name) else {
