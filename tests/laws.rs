@@ -75,7 +75,8 @@ async fn a_slot_ahead_of_the_checkpoint_is_a_refusal_and_not_a_silent_gap() {
     cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
     // What a target restored from a backup looks like to the source: the slot has moved on, the checkpoint has not.
     source.execute("INSERT INTO public.item VALUES (5000, 'never seen')").await;
-    source.execute("SELECT pg_replication_slot_advance('cutwater_shop', pg_current_wal_lsn())").await;
+    let slot = format!("cutwater_{}", source.name);
+    source.execute(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
     source.execute("INSERT INTO public.item VALUES (5001, 'after the gap')").await;
     let refused = cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(1);
     assert!(refused.stderr.contains("slot"), "{}", refused.stderr);

@@ -46,7 +46,7 @@ pub async fn attempt(
         return Ok(Outcome::CutOver);
     }
     let Some(lease) = take_lease(state, vitals.holder(), stop).await? else { return Ok(Outcome::Stopped) };
-    vitals.attach(&lease);
+    vitals.attach(state).await?;
     // Losing the lease ends the attempt at once; asking to stop ends it cleanly. Both cancel this token.
     let halt = stop.child_token();
     let keeper = keep_lease(state.clone(), lease.clone(), halt.clone());

@@ -135,6 +135,7 @@ async fn supervise(
         tracing::warn!(%error, pause_seconds = pause.as_secs_f64(), "trying again");
         tokio::select! {
             () = stop.cancelled() => return Ok(Outcome::Stopped),
+            () = vitals.recovered() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
@@ -40,6 +41,8 @@ pub struct Vitals {
     transactions: AtomicU64,
     worked: AtomicBool,
     cut_over: AtomicBool,
+    /// Told when both ends answer again after one of them did not.
+    recovered: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -67,6 +70,7 @@ impl Vitals {
             transactions: AtomicU64::new(0),
             worked: AtomicBool::new(false),
             cut_over: AtomicBool::new(false),
+            recovered: Notify::new(),
             inner: Mutex::default(),
         }
     }
@@ -86,10 +90,26 @@ impl Vitals {
         &self.holder
     }
 
-    /// A try has the lease: heartbeats are ours to write.
-    pub fn attach(&self, _lease: &Lease) {
-        self.worked.store(true, Ordering::Relaxed);
-        self.inner().attached = true;
+    /// A try has the lease: heartbeats are ours to write. The first try takes up what the last run knew of the lag, so
+    /// that it is true from the first second on.
+    pub async fn attach(&self, state: &State) -> Result<()> {
+        let first = !self.worked.swap(true, Ordering::Relaxed);
+        let earlier = if first { state.run().await?.and_then(|(report, _)| report.caught_up_at) } else { None };
+        let checkpoint = state.checkpoint().await?;
+        let mut inner = self.inner();
+        if earlier.is_some() {
+            inner.meter = LagMeter::new(earlier);
+        }
+        if let Some(checkpoint) = checkpoint {
+            inner.meter.durable(&checkpoint.position, checkpoint.commit_time);
+        }
+        inner.attached = true;
+        Ok(())
+    }
+
+    /// Waits until both ends answer again after one of them did not.
+    pub async fn recovered(&self) {
+        self.recovered.notified().await;
     }
 
     /// The try is over.
@@ -237,10 +257,15 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let state = job.target.state();
+    let mut away = false;
     loop {
         beat.tick().await;
+        let mut answers = 0;
         match tokio::time::timeout(PATIENCE, job.source.head()).await {
-            Ok(Ok(head)) => vitals.sampled(head, job.config.source.max_retained),
+            Ok(Ok(head)) => {
+                answers += 1;
+                vitals.sampled(head, job.config.source.max_retained);
+            }
             Ok(Err(error)) => tracing::debug!(%error, "could not sample the source's head"),
             Err(_) => tracing::debug!("the source did not answer in time"),
         }
@@ -259,6 +284,7 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
         };
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(Some(migration))) => {
+                answers += 1;
                 vitals.inner().phase = Some(migration.phase);
                 progress.set_phase(migration.phase);
                 if migration.phase == Phase::TargetLive {
@@ -270,6 +296,11 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
             Ok(Err(error)) => tracing::debug!(%error, "could not write the heartbeat"),
             Err(_) => tracing::debug!("the target did not answer in time"),
         }
+        // An outage that is over need not be waited out to the end of a long pause.
+        if answers == 2 && away {
+            vitals.recovered.notify_waiters();
+        }
+        away = answers < 2;
     }
 }
 

@@ -36,10 +36,13 @@ pub struct Finished {
 }
 
 impl Cutwater {
-    /// A migration called `shop` with the defaults.
+    /// A migration with the defaults. It is called `shop`, or as the source's database where several tests share a
+    /// server: slots are the whole server's, and two migrations of one name would be in each other's way.
     pub fn new(source_url: &str, target_url: &str) -> Cutwater {
+        let database = source_url.rsplit('/').next().and_then(|rest| rest.split('?').next());
+        let name = database.filter(|database| database.starts_with("test_")).unwrap_or("shop");
         Cutwater::with_config(&format!(
-            "[migration]\nname = \"shop\"\n\n[source]\nurl = \"{source_url}\"\n\n[target]\nurl = \"{target_url}\"\n"
+            "[migration]\nname = \"{name}\"\n\n[source]\nurl = \"{source_url}\"\n\n[target]\nurl = \"{target_url}\"\n"
         ))
     }
 

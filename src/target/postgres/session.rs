@@ -7,13 +7,14 @@ use crate::error::{Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 
 /// Opens a session in which foreign keys and triggers are off (the rows already hold what the source's did), commits are
-/// flushed before they return (law 1), and every statement is planned for the rows it is given.
+/// flushed before they return (law 1), and every statement is planned for the rows it is given. A process that hangs in
+/// mid-transaction loses its session after a minute: its successor waits for the rows it has locked.
 pub(super) async fn open(info: &ConnInfo, application_name: &str) -> Result<Client> {
     let client = connect(info, application_name).await?;
     client
         .batch_execute(
             "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';
-             SET plan_cache_mode = force_custom_plan; SET jit = off",
+             SET plan_cache_mode = force_custom_plan; SET jit = off; SET idle_in_transaction_session_timeout = '60s'",
         )
         .await?;
     if let Err(error) = client.batch_execute("SET session_replication_role = replica").await {
