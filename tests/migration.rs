@@ -31,7 +31,7 @@ const WRITES: &[&str] = &[
     "DELETE FROM shop.log_line WHERE ctid IN (SELECT ctid FROM shop.log_line LIMIT 1); INSERT INTO shop.log_line VALUES (now(), 'line {n}'), ('infinity', 'same line')",
     "UPDATE shop.alias SET a = 1000 + {n} WHERE b = -(1 + {i} % 300)",
     "UPDATE shop.vector SET ints = ints || {n}, grid = '{{1,2},{3,NULL}}' WHERE id = 1 + {i} % 300",
-    "UPDATE shop.customer SET feeling = 'sad', tags = tags || 'n{n}', home = ROW('S', '1', '(1,2)')::shop.address WHERE id = 1 + {i} % 5000",
+    "UPDATE shop.customer SET feeling = 'sad', tags = tags || ARRAY['n{n}'], home = ROW('S', '1', '(1,2)')::shop.address WHERE id = 1 + {i} % 5000",
     "UPDATE shop.big SET a = a + 1 WHERE id BETWEEN {i} AND {i} + 20",
     "INSERT INTO shop.big SELECT 10000000 + {n} * 100 + g, g, 'inserted', now(), g / 3.0 FROM generate_series(1, 20) AS g",
     "DELETE FROM shop.big WHERE id BETWEEN {i} AND {i} + 3",
