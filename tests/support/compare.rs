@@ -10,7 +10,8 @@ use tokio_postgres::{Client, NoTls};
 pub async fn assert_equal(source_url: &str, target_url: &str, tables: &[&str]) {
     let (source, target) = (session(source_url).await, session(target_url).await);
     for table in tables {
-        let query = format!("COPY (SELECT * FROM {table} AS whole_row ORDER BY whole_row::text COLLATE \"C\") TO STDOUT");
+        let query =
+            format!("COPY (SELECT * FROM {table} AS whole_row ORDER BY whole_row::text COLLATE \"C\") TO STDOUT");
         compare(table, copy(&source, &query).await, copy(&target, &query).await).await;
     }
 }
