@@ -1,5 +1,5 @@
 //! What the Postgres source promises, on a real server.
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod support;
 
@@ -227,10 +227,10 @@ async fn an_idle_stream_advances_and_confirms_only_what_is_durable() {
     assert!(later > head);
     let idle = async {
         loop {
-            if let StreamItem::Idle(position) = stream.next().await.unwrap() {
-                if position >= later {
-                    return position;
-                }
+            if let StreamItem::Idle(position) = stream.next().await.unwrap()
+                && position >= later
+            {
+                return position;
             }
         }
     };
@@ -376,7 +376,7 @@ async fn stream_after_snapshot_has_no_gap_and_no_overlap() {
             seen.push(text(row.new.as_ref().unwrap())[0].parse().unwrap());
         }
     }
-    assert!(copied >= 100 && copied < 2000, "{copied} rows were copied");
+    assert!((100..2000).contains(&copied), "{copied} rows were copied");
     seen.sort_unstable();
     assert_eq!(seen, (1..=2000).collect::<Vec<_>>());
 }

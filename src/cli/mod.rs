@@ -93,7 +93,7 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
         Command::Verify => interruptible(&context, verify::run(&context)).await,
         // Never left in the middle: the driver undoes what it began before it ends.
         Command::Cutover(args) => cutover::run(&context, &args).await,
-        Command::Status(args) => interruptible(&context, status::run(&context, &args)).await,
+        Command::Status(args) => interruptible(&context, Box::pin(status::run(&context, &args))).await,
         Command::Teardown(args) => interruptible(&context, teardown::run(&context, &args)).await,
         Command::Demo(args) => demo::run(&context, &args).await,
     }

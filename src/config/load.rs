@@ -135,7 +135,7 @@ fn resolve(text: &str, env: &mut dyn FnMut(&str) -> Option<String>) -> Result<St
             None => {
                 out.push_str(&env(name).ok_or_else(|| {
                     (format!("the environment variable {name} is not set"), format!("export {name}=…"))
-                })?)
+                })?);
             }
         }
         rest = &inside[end + 1..];
@@ -194,12 +194,11 @@ fn mask_passwords(text: &str) -> String {
     let mut from = 0;
     while let Some(at) = text[from..].find("://").map(|at| from + at + 3) {
         let line_end = text[at..].find(['\n', '"', '\'']).map_or(text.len(), |end| at + end);
-        if let Some(host) = text[at..line_end].rfind('@').map(|host| at + host) {
-            if let Some(password) = text[at..host].find(':').map(|colon| at + colon + 1) {
-                if !text[password..host].starts_with("${") {
-                    out[password..host].fill(b'*');
-                }
-            }
+        if let Some(host) = text[at..line_end].rfind('@').map(|host| at + host)
+            && let Some(password) = text[at..host].find(':').map(|colon| at + colon + 1)
+            && !text[password..host].starts_with("${")
+        {
+            out[password..host].fill(b'*');
         }
         from = at;
     }

@@ -174,7 +174,7 @@ mod tests {
     fn a_margin_never_uses_a_sequence_up() {
         let small = Sequence { max: 100, min: 1, ..sequence(90, 1) };
         assert_eq!(small.past(1000, 1, false), (95, true));
-        assert_eq!(Sequence { last: 100, ..small.clone() }.past(1000, 1, false), (100, true));
+        assert_eq!(Sequence { last: 100, ..small }.past(1000, 1, false), (100, true));
         assert_eq!(sequence(i64::MAX - 2, 1).past(1000, 1, false), (i64::MAX - 1, true));
     }
 

@@ -106,7 +106,7 @@ fn assemble(
         report.is_some_and(|(report, age)| *age < ALIVE && !matches!(report.health, Health::Stopped | Health::Error));
     let caught_up_at = report.and_then(|(report, _)| report.caught_up_at).max(checkpoint.and_then(|c| c.commit_time));
     let head = at_source.map(|s| s.head.clone());
-    let known_head = head.clone().or_else(|| report.and_then(|(report, _)| report.source_head.clone()));
+    let known_head = head.or_else(|| report.and_then(|(report, _)| report.source_head.clone()));
     let lag_bytes = match (&known_head, checkpoint) {
         (Some(head), Some(checkpoint)) => Some(head.lsn().since(checkpoint.position.lsn())),
         _ => None,

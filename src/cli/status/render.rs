@@ -58,10 +58,10 @@ fn state_line(facts: &StatusFacts) -> String {
     if let Some(since) = since {
         let _ = write!(state, " for {}", seconds(since));
     }
-    if phase == Phase::Snapshot {
-        if let Some(left) = facts.copy.left_seconds {
-            let _ = write!(state, ", about {} left", seconds(left));
-        }
+    if phase == Phase::Snapshot
+        && let Some(left) = facts.copy.left_seconds
+    {
+        let _ = write!(state, ", about {} left", seconds(left));
     }
     let run = match &facts.run {
         Some(run) if facts.run_alive => format!("run: alive, {} pid {}, {}", run.host, run.pid, run.version),
@@ -88,10 +88,10 @@ fn problems(out: &mut String, facts: &StatusFacts) {
     for (end, name) in [(&facts.source, "source"), (&facts.target, "target")] {
         if let Some(why) = &end.unreachable {
             row(out, name, &format!("cannot be reached from here: {why}"));
-            if name == "source" {
-                if let Some(at) = facts.caught_up_at {
-                    row(out, "", &format!("last known to be caught up at {} UTC", clock(at)));
-                }
+            if name == "source"
+                && let Some(at) = facts.caught_up_at
+            {
+                row(out, "", &format!("last known to be caught up at {} UTC", clock(at)));
             }
         }
     }

@@ -131,13 +131,13 @@ pub(super) async fn target_writable(look: &Look<'_>) -> Result<Verdict> {
 /// The target's planner knows its tables: without statistics the first minutes after the switch are the worst.
 pub(super) async fn statistics(look: &Look<'_>) -> Result<Verdict> {
     let missing = at_target(look, include_str!("no_statistics.sql")).await?;
-    Ok(Verdict::of(few(missing, "never analyzed"), "statistics", "on the target   ANALYZE;"))
+    Ok(Verdict::of(few(&missing, "never analyzed"), "statistics", "on the target   ANALYZE;"))
 }
 
 /// Every index of the target can be used.
 pub(super) async fn indexes(look: &Look<'_>) -> Result<Verdict> {
     let invalid = at_target(look, include_str!("invalid_indexes.sql")).await?;
-    Ok(Verdict::of(few(invalid, "invalid"), "indexes", "on the target   REINDEX INDEX CONCURRENTLY <index>;"))
+    Ok(Verdict::of(few(&invalid, "invalid"), "indexes", "on the target   REINDEX INDEX CONCURRENTLY <index>;"))
 }
 
 /// Every constraint of the target is validated that is validated at the source.
@@ -149,7 +149,7 @@ pub(super) async fn constraints(look: &Look<'_>) -> Result<Verdict> {
     let mut open = at_target(look, sql).await?;
     open.retain(|constraint| !at_source.contains(constraint));
     let fix = "on the target   ALTER TABLE … VALIDATE CONSTRAINT …;";
-    Ok(Verdict::of(few(open, "not validated"), "constraints", fix))
+    Ok(Verdict::of(few(&open, "not validated"), "constraints", fix))
 }
 
 /// Every sequence has its counterpart.
@@ -198,7 +198,7 @@ async fn texts(client: &Client, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Re
 }
 
 /// One line that names the first few.
-fn few(names: Vec<String>, what: &str) -> Vec<String> {
+fn few(names: &[String], what: &str) -> Vec<String> {
     if names.is_empty() {
         return Vec::new();
     }

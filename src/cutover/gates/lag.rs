@@ -27,7 +27,7 @@ pub(super) async fn low(look: &Look<'_>) -> Result<Verdict> {
             None => {
                 (since, worst) = (Instant::now(), Duration::ZERO);
                 if Instant::now() >= give_up {
-                    return Ok(closed(look, limit, hold).await?);
+                    return closed(look, limit, hold).await;
                 }
             }
         }
