@@ -1,0 +1,183 @@
+//! What stops a run: each with a clear error, the right exit code, and nothing lost.
+
+#![allow(clippy::unwrap_used, reason = "a test dies of its errors")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Cutwater, Database, Finished, assert_equal, pair, wait_for};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const UNTIL: &[&str] = &["run", "--until", "caught-up"];
+
+async fn items() -> (Database, Database, Cutwater) {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE public.item (id int PRIMARY KEY, v text, n int DEFAULT 0);
+             INSERT INTO public.item SELECT i, 'v' || i FROM generate_series(1, 100) AS i",
+        )
+        .await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    (source, target, cutwater)
+}
+
+fn assert_says(finished: &Finished, parts: &[&str]) {
+    for part in parts {
+        assert!(finished.stderr.contains(part), "{part:?} is missing in:\n{}", finished.stderr);
+    }
+}
+
+async fn count(at: &Database, sql: &str) -> i64 {
+    at.value(&format!("SELECT count(*) FROM {sql}")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_would_bite_is_refused_before_anything_is_changed() {
+    let (source, target, cutwater) = items().await;
+    target
+        .execute("CREATE TABLE public.item (id int PRIMARY KEY, v text, n int); INSERT INTO public.item VALUES (7)")
+        .await;
+    let finished = cutwater.run(UNTIL, MINUTE).await;
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert_says(&finished, &["public.item", "(1)", "existing = \"truncate\""]);
+    assert_eq!(count(&source, "pg_publication").await, 0);
+    assert_eq!(count(&target, "pg_namespace WHERE nspname = 'cutwater'").await, 0);
+    assert_eq!(count(&target, "public.item").await, 1);
+    // Told to empty it, the same command goes through.
+    let cutwater = Cutwater::new(&source.url(), &format!("{}\"\nexisting = \"truncate", target.url()));
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_somebody_else_reads_is_named_and_waited_for() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let slot = format!("cutwater_{}", source.name);
+    let url = source.url();
+    let mut reader = tokio::process::Command::new(source.server.programs().join("pg_recvlogical"))
+        .args(["-d", &url, "--slot", &slot, "--start", "-f", "/dev/null", "-o", "proto_version=1"])
+        .args(["-o", &format!("publication_names={slot}")])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait_for("the reader", MINUTE, async || {
+        count(&source, &format!("pg_replication_slots WHERE slot_name = '{slot}' AND active")).await == 1
+    })
+    .await;
+    let run = cutwater.start(&["run"]);
+    wait_for("the error", MINUTE, async || {
+        run.stderr().contains("reads the slot already") && run.stderr().contains(&slot)
+    })
+    .await;
+    reader.kill().await.unwrap();
+    source.execute("INSERT INTO public.item VALUES (1000, 'after')").await;
+    wait_for("the stream", MINUTE, async || count(&target, "public.item WHERE id = 1000").await == 1).await;
+    run.sigint();
+    run.wait(MINUTE).await.assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_dropped_is_told_and_nothing_is_applied() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    source.execute(&format!("SELECT pg_drop_replication_slot('cutwater_{}')", source.name)).await;
+    source.execute("INSERT INTO public.item VALUES (1000, 'lost with the slot')").await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["slot", "fix: ", "teardown"]);
+    assert_eq!(count(&target, "public.item").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_for_another_migration_is_refused() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let other = Cutwater::new(&source.url(), &target.url())
+        .and("[[transform]]\nmatch = \"public.item\"\nrename = { table = \"thing\" }");
+    let finished = other.run(UNTIL, MINUTE).await.assert_code(2);
+    assert_says(&finished, &["other ends or other rules", "fix: "]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_vanished_from_the_target_is_named() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    target.execute("ALTER TABLE public.item RENAME TO hidden").await;
+    source.execute("INSERT INTO public.item VALUES (1000, 'waits')").await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["public.item", "target"]);
+    target.execute("ALTER TABLE public.hidden RENAME TO item").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_the_target_refuses_stops_the_run_and_is_named_by_its_key() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    target.execute("ALTER TABLE public.item ADD CONSTRAINT small CHECK (n < 10)").await;
+    source.execute("INSERT INTO public.item VALUES (1000, 'fine', 1), (1001, 'too much', 11)").await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["public.item", "1001", "small", "on_error"]);
+    assert_eq!(count(&target, "public.item").await, 100, "half a transaction is not shown");
+    let text = cutwater.run(&["status"], MINUTE).await.assert_code(0).stdout;
+    assert!(text.contains("1001"), "{text}");
+    target.execute("ALTER TABLE public.item DROP CONSTRAINT small").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_missing_at_the_target_is_a_divergence_and_stops_the_run() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    target.execute("DELETE FROM public.item WHERE id = 42").await;
+    source.execute("UPDATE public.item SET v = 'new' WHERE id = 42").await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["public.item", "42"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_added_in_mid_stream_stops_the_run_with_what_changed() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let run = cutwater.start(&["run"]);
+    source.execute("INSERT INTO public.item VALUES (1000, 'before')").await;
+    wait_for("the stream", MINUTE, async || count(&target, "public.item").await == 101).await;
+    source.execute("ALTER TABLE public.item ADD COLUMN extra text").await;
+    source.execute("INSERT INTO public.item VALUES (1001, 'after', 0, 'x')").await;
+    let finished = run.wait(MINUTE).await.assert_code(1);
+    assert_says(&finished, &["public.item", "extra", "fix: "]);
+    assert_eq!(count(&target, "public.item").await, 101, "what came before is there, and nothing of what came after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_break_at_either_end_are_made_again_and_nothing_is_lost() {
+    let (source, target, _) = items().await;
+    let from = support::Proxy::start(source.server.port()).await;
+    let to = support::Proxy::start(target.server.port()).await;
+    let cutwater = Cutwater::new(
+        &from.url(cutwater::cli::demo::server::SUPERUSER, &source.name),
+        &to.url(cutwater::cli::demo::server::SUPERUSER, &target.name),
+    );
+    let run = cutwater.start(&["run"]);
+    wait_for("the copy", MINUTE, async || run.stderr().contains("streaming")).await;
+    for round in 0..6 {
+        for n in 0..20 {
+            source.execute(&format!("INSERT INTO public.item VALUES ({}, 'x')", 1000 + round * 100 + n)).await;
+            match (round % 3, n) {
+                (0, 10) => from.cut(),
+                (1, 10) => to.cut(),
+                (2, 10) => to.cut_after(200),
+                _ => {}
+            }
+        }
+        let expected = 100 + (round + 1) * 20;
+        wait_for("the rows", MINUTE, async || count(&target, "public.item").await == i64::from(expected)).await;
+    }
+    run.sigint();
+    run.wait(MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
