@@ -94,6 +94,12 @@ pub(super) async fn settle(parts: &Parts, dry_run: bool, report: Reporter<'_>) -
 
 /// Lifts the fence, then journals that: in this order, so that an undone attempt never has a fence.
 pub(super) async fn undo(parts: &Parts, source: &Client, nonce: &str, why: &str) -> Result<()> {
+    lift(parts, source, nonce).await?;
+    note_undone(parts, nonce, why).await
+}
+
+/// Makes the source take writes again.
+pub(super) async fn lift(parts: &Parts, source: &Client, nonce: &str) -> Result<()> {
     // A session of the attempt may still be there (a stopped process, a half-open connection): what it has not
     // committed by now it must never commit.
     let others = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
@@ -102,9 +108,14 @@ pub(super) async fn undo(parts: &Parts, source: &Client, nonce: &str, why: &str)
     for row in source.query(others, &[&session]).await.context("looking for the attempt's session")? {
         fence::end_session(source, row.get(0), &session).await?;
     }
-    fence::disarm(source, parts.name(), nonce).await?;
+    fence::disarm(source, parts.name(), nonce).await
+}
+
+/// Journals that an attempt was taken back. The phase goes first: a driver that dies between the two leaves an attempt
+/// that the next one undoes again, and not a migration that drains for nobody.
+pub(super) async fn note_undone(parts: &Parts, nonce: &str, why: &str) -> Result<()> {
     let state = &parts.ends.state;
-    state.move_cutover(nonce, &BEFORE_THE_POINT, CutoverStep::Undone, Some(why)).await?;
     state.move_phase(&[Phase::Draining], Phase::Streaming).await?;
+    state.move_cutover(nonce, &BEFORE_THE_POINT, CutoverStep::Undone, Some(why)).await?;
     Ok(())
 }

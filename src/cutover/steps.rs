@@ -15,6 +15,10 @@ use crate::target::state::{CutoverStep, Phase};
 use crate::verify::{self, behind};
 
 const POLL: Duration = Duration::from_millis(10);
+/// Between two tries to undo.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long a target that may have died is tried to be told that the attempt was undone. Nothing depends on it.
+const TELLING: Duration = Duration::from_secs(3);
 
 /// What an attempt is made of.
 pub(super) trait Steps {
@@ -137,7 +141,12 @@ impl Steps for Real<'_> {
         let latest =
             jiff::Timestamp::from_microsecond(latest).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
         state.begin_cutover(&self.done.nonce, latest).await?;
-        state.move_phase(&[Phase::Streaming, Phase::CatchingUp], Phase::Draining).await?;
+        // Only from here: a run that is catching up writes `streaming` when it is done, and would write over `draining`.
+        if !state.move_phase(&[Phase::Streaming], Phase::Draining).await? {
+            return Err(
+                Error::new(Kind::Refused, "the migration is no longer in phase streaming").fix("cutwater status")
+            );
+        }
         (self.report)(&Progress::Fencing);
         Ok(())
     }
@@ -273,26 +282,29 @@ impl Steps for Real<'_> {
 
     async fn undo(&mut self, why: Error) -> Error {
         self.client = None;
-        let note = why.message();
-        let until = Instant::now() + self.options.max_downtime.min(Duration::from_secs(20));
-        let outcome = loop {
-            let attempt = async {
-                let source = journal::source(self.parts).await?;
-                journal::undo(self.parts, &source, &self.done.nonce, &note).await
-            };
-            match attempt.await {
-                Ok(()) => break Ok(()),
-                Err(error) if Instant::now() > until || error.kind() == Kind::Refused => break Err(error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        };
+        let (parts, note, nonce) = (self.parts, why.message(), &self.done.nonce);
+        // The source first: it refuses writes until its fence is lifted. The target may be what died.
+        let lifted = insist(self.options.max_downtime.min(Duration::from_secs(20)), || async {
+            let source = journal::source(parts).await?;
+            journal::lift(parts, &source, nonce).await
+        })
+        .await;
         let refused = match (&self.armed, self.asked) {
             (Some(armed), _) => format!("writes were refused for {:.1} s", armed.since.elapsed().as_secs_f64()),
             (None, Some(_)) => "no write was refused".into(),
             (None, None) => "nothing was touched".into(),
         };
-        let text = match outcome {
-            Ok(()) => format!("{note}; {refused}, and the source takes them again"),
+        let text = match lifted {
+            Ok(()) => {
+                let text = format!("{note}; {refused}, and the source takes them again");
+                match insist(TELLING, || journal::note_undone(parts, nonce, &note)).await {
+                    Ok(()) => text,
+                    Err(error) => format!(
+                        "{text}; the target could not be told ({}): the next cutwater cutover, or --abort, does it",
+                        error.message()
+                    ),
+                }
+            }
             Err(error) if error.kind() == Kind::Refused => return error,
             Err(error) => {
                 let deadline = self.armed.as_ref().map_or_else(String::new, |armed| format!(" at {}", armed.deadline));
@@ -309,6 +321,20 @@ impl Steps for Real<'_> {
 
     fn report(self) -> CutoverReport {
         self.done
+    }
+}
+
+/// Tries until it works, is refused, or the time is over. The last try's error tells why.
+async fn insist<F: Future<Output = Result<()>>>(time: Duration, attempt: impl Fn() -> F) -> Result<()> {
+    let until = tokio::time::Instant::now() + time;
+    let mut last = Error::new(Kind::Transient, "no answer in time");
+    loop {
+        match tokio::time::timeout_at(until, attempt()).await {
+            Ok(Err(error)) if error.kind() != Kind::Refused => last = error,
+            Ok(done) => return done,
+            Err(_) => return Err(last),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

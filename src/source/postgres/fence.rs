@@ -12,7 +12,9 @@
 //! | `permanent` | refused | `drop_all` |
 //! | `lifted` | pass | `arm` |
 
-use std::fmt;
+mod blockers;
+mod triggers;
+
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +22,11 @@ use jiff::Timestamp;
 use crate::change::Lsn;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
-use crate::schema::{Ident, Patterns, TableName};
+use crate::schema::{Patterns, TableName};
+
+pub use self::blockers::Blocker;
+use self::blockers::{blockers_of, clear_the_way};
+use self::triggers::{Relation, drop_triggers, function_name, function_sql, relations, trigger_names, trigger_sql};
 
 /// How much of `deadlock_timeout` a try for the locks may take, all locks together. Below it, the application's
 /// transaction is never the one that the server's dead-lock detector kills because of us (TRAPS 20).
@@ -88,76 +94,6 @@ pub struct FenceState {
     pub deadline: Option<Timestamp>,
     /// Whether writes are refused now.
     pub refuses: bool,
-}
-
-/// Somebody whose lock is in the fence's way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Blocker {
-    /// Backend; `None` for a prepared transaction.
-    pub pid: Option<i32>,
-    /// Name of the prepared transaction.
-    pub prepared: Option<String>,
-    /// `client backend`, `autovacuum worker` …
-    pub kind: String,
-    /// Its role.
-    pub role: String,
-    /// Its `application_name`.
-    pub application: String,
-    /// Its address.
-    pub client: String,
-    /// The start of its statement.
-    pub query: String,
-    /// Seconds since its transaction began.
-    pub open_seconds: f64,
-    /// When its statement began.
-    pub since: String,
-    /// One of the tables.
-    pub relation: String,
-}
-
-impl Blocker {
-    /// An autovacuum that may be cancelled: not one against wraparound, which would only come back.
-    fn is_ordinary_autovacuum(&self) -> bool {
-        self.kind == "autovacuum worker" && !self.query.contains("to prevent wraparound")
-    }
-
-    /// What ends it.
-    pub fn fix(&self) -> String {
-        match (&self.prepared, self.pid) {
-            (Some(gid), _) => {
-                format!("let it end, or on the source   ROLLBACK PREPARED '{}';", gid.replace('\'', "''"))
-            }
-            (None, Some(pid)) => format!("let it end, or on the source   SELECT pg_terminate_backend({pid});"),
-            (None, None) => "let it end".into(),
-        }
-    }
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.prepared, self.pid) {
-            (Some(gid), _) => write!(f, "prepared transaction {gid:?}")?,
-            (None, Some(pid)) => write!(f, "pid {pid}, {}", self.kind)?,
-            (None, None) => f.write_str(&self.kind)?,
-        }
-        write!(f, ", open {:.1} s, role {}", self.open_seconds, self.role)?;
-        for (word, text) in [("", &self.application), ("", &self.client)] {
-            if !text.is_empty() {
-                write!(f, ", {word}{text:?}")?;
-            }
-        }
-        write!(f, ", on {}", self.relation)?;
-        if !self.query.is_empty() {
-            write!(f, ", since {}: {}", self.since, self.query)?;
-        }
-        Ok(())
-    }
-}
-
-struct Relation {
-    oid: u32,
-    sql: String,
-    holds_rows: bool,
 }
 
 /// Takes the fence: locks all tables at once, checks the catalogue, makes triggers, function and marker, in one
@@ -242,7 +178,7 @@ async fn try_to_arm(
         };
     }
     client.batch_execute(&format!("SET LOCAL statement_timeout = {}", request.max_downtime.as_millis().max(1))).await?;
-    let again = self::relations(client, request.tables).await?;
+    let again = triggers::relations(client, request.tables).await?;
     if again.iter().map(|r| r.oid).ne(relations.iter().map(|r| r.oid)) {
         return Ok(None);
     }
@@ -286,25 +222,6 @@ pub async fn unchanged(client: &Client, tables: &[TableName], patterns: &Pattern
     Ok(())
 }
 
-/// Cancels ordinary autovacuums on the tables and says who else holds a lock that the fence needs.
-async fn clear_the_way(client: &Client, relations: &[Relation]) -> Result<Vec<Blocker>> {
-    let oids: Vec<u32> = relations.iter().map(|relation| relation.oid).collect();
-    let mut others = Vec::new();
-    for blocker in blockers_of(client, &oids).await? {
-        match blocker.pid {
-            Some(pid) if blocker.is_ordinary_autovacuum() => {
-                // Not permitted without pg_signal_backend or more: then it is named as a blocker like any other.
-                match client.query_one("SELECT pg_cancel_backend($1)", &[&pid]).await {
-                    Ok(_) => tracing::info!(%blocker, "cancelled an autovacuum in the way of the fence"),
-                    Err(_) => others.push(blocker),
-                }
-            }
-            _ => others.push(blocker),
-        }
-    }
-    Ok(others)
-}
-
 /// Who holds a lock on the tables (or a partition of them) that a fence would wait for.
 pub async fn blockers(client: &Client, tables: &[TableName]) -> Result<Vec<Blocker>> {
     let oids: Vec<u32> = relations(client, tables).await?.iter().map(|relation| relation.oid).collect();
@@ -314,88 +231,6 @@ pub async fn blockers(client: &Client, tables: &[TableName]) -> Result<Vec<Block
 /// How many tables and partitions a fence would cover.
 pub async fn relation_count(client: &Client, tables: &[TableName]) -> Result<usize> {
     Ok(relations(client, tables).await?.len())
-}
-
-async fn blockers_of(client: &Client, oids: &[u32]) -> Result<Vec<Blocker>> {
-    let rows = client
-        .query(include_str!("fence/blockers.sql"), &[&oids])
-        .await
-        .context("looking for locks in the way of the fence")?;
-    Ok(rows
-        .iter()
-        .map(|row| Blocker {
-            pid: row.get(0),
-            prepared: row.get(1),
-            kind: row.get(2),
-            role: row.get(3),
-            application: row.get(4),
-            client: row.get(5),
-            query: row.get(6),
-            open_seconds: row.get(7),
-            since: row.get::<_, Option<String>>(8).unwrap_or_default(),
-            relation: row.get(9),
-        })
-        .collect())
-}
-
-async fn relations(client: &Client, tables: &[TableName]) -> Result<Vec<Relation>> {
-    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
-    let names: Vec<&str> = tables.iter().map(|table| table.table.as_str()).collect();
-    let rows = client
-        .query(include_str!("fence/relations.sql"), &[&schemas, &names])
-        .await
-        .context("listing the tables and partitions to fence")?;
-    Ok(rows.iter().map(|row| Relation { oid: row.get(0), sql: row.get(1), holds_rows: row.get(2) }).collect())
-}
-
-fn function_name(migration: &str) -> String {
-    format!("cutwater.{}", Ident(&format!("fence_{migration}")))
-}
-
-/// Names of the statement trigger and the row trigger.
-fn trigger_names(migration: &str) -> (String, String) {
-    (format!("cutwater_fence_{migration}"), format!("cutwater_fence_{migration}_row"))
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-fn function_sql(migration: &str, condition: &str, message: &str, hint: &str) -> String {
-    include_str!("fence/function.sql")
-        .replace("{name}", &function_name(migration))
-        .replace("{condition}", condition)
-        .replace("{message}", &literal(message).replace('$', ""))
-        .replace("{hint}", &literal(hint))
-}
-
-/// Statement triggers on every parent and leaf, because an insert into a partition fires only that partition's; row
-/// triggers where rows live, because apply workers of logical replication fire only those. `ENABLE ALWAYS`, because
-/// `session_replication_role = replica` passes an ordinary trigger.
-async fn trigger_sql(client: &Client, migration: &str, relations: &[Relation]) -> Result<String> {
-    let (statement, row) = trigger_names(migration);
-    let present = client.query(include_str!("fence/triggers.sql"), &[&statement, &row]).await?;
-    let function = function_name(migration);
-    let mut sql = String::new();
-    let mut add = |table: &str, name: &str, events: &str, each: &str| {
-        let found = present.iter().find(|t| t.get::<_, &str>(0) == table && t.get::<_, &str>(1) == name);
-        let quoted = Ident(name);
-        if found.is_none() {
-            sql += &format!(
-                "CREATE TRIGGER {quoted} BEFORE {events} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}();\n"
-            );
-        }
-        if !found.is_some_and(|t| t.get(2)) {
-            sql += &format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {quoted};\n");
-        }
-    };
-    for relation in relations {
-        add(&relation.sql, &statement, "INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
-        if relation.holds_rows {
-            add(&relation.sql, &row, "INSERT OR UPDATE OR DELETE", "ROW");
-        }
-    }
-    Ok(sql)
 }
 
 /// The point of no return: from an armed fence that expires to one that never does. `false`: it had expired, was lifted
@@ -490,23 +325,6 @@ pub async fn drop_all(client: &Client, migration: &str) -> Result<Vec<String>> {
         client.execute("DELETE FROM cutwater.fence WHERE migration = $1", &[&migration]).await?;
     }
     Ok(removed)
-}
-
-async fn drop_triggers(client: &Client, migration: &str, lock_timeout: &str) -> Result<Vec<String>> {
-    let (statement, row) = trigger_names(migration);
-    let present = client.query(include_str!("fence/triggers.sql"), &[&statement, &row]).await?;
-    let mut removed = Vec::new();
-    client.batch_execute(&format!("SET lock_timeout = '{lock_timeout}'")).await?;
-    let mut failed = None;
-    for trigger in &present {
-        let (table, name): (&str, &str) = (trigger.get(0), trigger.get(1));
-        match client.batch_execute(&format!("DROP TRIGGER {} ON {table}", Ident(name))).await {
-            Ok(()) => removed.push(format!("trigger {name} on {table}")),
-            Err(error) => failed = Some(Error::from(error).context(format!("dropping trigger {name} on {table}"))),
-        }
-    }
-    client.batch_execute("SET lock_timeout = 0").await?;
-    failed.map_or(Ok(removed), Err)
 }
 
 /// The process that serves `client`, to end it should its outcome become unknown.
