@@ -1,0 +1,233 @@
+//! Existing rows come over exactly, also after the copy was stopped in the middle.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cutwater::config::{Config, SnapshotConfig};
+use cutwater::error::{Kind, Result};
+use cutwater::pipeline::build::SchemaWork;
+use cutwater::pipeline::progress::Progress;
+use cutwater::pipeline::snapshot;
+use cutwater::postgres::ConnInfo;
+use cutwater::schema::{Patterns, TableName};
+use cutwater::source::postgres::PgSource;
+use cutwater::source::{Snapshot, Source};
+use cutwater::target::Target;
+use cutwater::target::postgres::{LeaseOutcome, PgTarget};
+use cutwater::target::state::{Lease, TableStage, TableState};
+use cutwater::transform::Plan;
+use support::{Database, assert_equal, pair, wait_for};
+use tokio_util::sync::CancellationToken;
+
+const SHOP: &str = include_str!("snapshot/shop.sql");
+/// Rows for it: two tables large enough for parts, values that only travel as text (composites), partitions, odd names.
+const ROWS: &str = include_str!("snapshot/rows.sql");
+const TABLES: [&str; 8] = [
+    "app.customers",
+    "app.orders",
+    "app.events",
+    "\"Odd Schema\".\"we\"\"ird Table; Type: X\"",
+    "app.nokey",
+    "app.uniq",
+    "app.excl",
+    "app.secret",
+];
+
+/// A migration at the point where its rows are to be copied.
+struct Migration {
+    config: Config,
+    source: PgSource,
+    target: PgTarget,
+    plan: Plan,
+    progress: Arc<Progress>,
+}
+
+impl Migration {
+    async fn new(source: &Database, target: &Database, name: &str, snapshot: SnapshotConfig) -> Migration {
+        let mut config: Config = toml::from_str(&format!(
+            "[migration]\nname = \"{name}\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"",
+            source.url(),
+            target.url()
+        ))
+        .unwrap();
+        config.snapshot = snapshot;
+        let source = PgSource::new(ConnInfo::parse(&config.source.url).unwrap(), name);
+        let target = PgTarget::new(ConnInfo::parse(&config.target.url).unwrap(), name);
+        let tables = source.tables(&Patterns::default()).await.unwrap();
+        let plan = Plan::compile(&[], &tables).unwrap();
+        let migration = Migration { config, source, target, plan, progress: Arc::new(Progress::new()) };
+        let state = migration.target.state();
+        state.install().await.unwrap();
+        let identity = migration.source.identity().await.unwrap();
+        state.begin("", &identity, &migration.source.label(), &migration.target.label()).await.unwrap();
+        let lease = migration.lease().await;
+        let rows: Vec<_> = migration
+            .plan
+            .tables()
+            .map(|t| {
+                (t.source.name.clone(), t.shaped.name.clone(), t.source.estimated_rows as i64, t.source.bytes as i64)
+            })
+            .collect();
+        state.add_tables(&lease, &rows).await.unwrap();
+        migration.work().create_tables(&CancellationToken::new()).await.unwrap();
+        migration.source.prepare(&tables).await.unwrap();
+        migration
+    }
+
+    fn work(&self) -> SchemaWork<'_> {
+        SchemaWork::new(&self.config, &self.plan, &self.progress)
+    }
+
+    async fn lease(&self) -> Lease {
+        match self.target.state().take_lease("test", Duration::from_secs(60)).await.unwrap() {
+            LeaseOutcome::Taken(lease) => lease,
+            LeaseOutcome::Held(by) => panic!("held by {by}"),
+        }
+    }
+
+    async fn copy(&self, snapshot: &Arc<impl Snapshot>, halt: &CancellationToken) -> Result<()> {
+        let lease = self.lease().await;
+        self.progress.begin(&self.states().await);
+        let config = &self.config.snapshot;
+        snapshot::copy(&self.target, snapshot, &self.plan, &lease, config, &self.progress, halt).await
+    }
+
+    async fn states(&self) -> Vec<TableState> {
+        self.target.state().tables().await.unwrap()
+    }
+}
+
+fn small_parts() -> SnapshotConfig {
+    SnapshotConfig { workers: 4, chunk_rows: 700, ..SnapshotConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_comes_over_once_and_the_position_is_recorded() {
+    let (source, target) = pair().await;
+    source.execute(SHOP).await;
+    source.execute(ROWS).await;
+    source.execute("ANALYZE").await;
+    let migration = Migration::new(&source, &target, "whole", small_parts()).await;
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    // After the snapshot's position: not part of the copy.
+    source
+        .execute("BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM app.orders WHERE id = 7; COMMIT")
+        .await;
+    migration.copy(&snapshot, &CancellationToken::new()).await.unwrap();
+    let seven: i64 = target.value("SELECT count(*) FROM app.orders WHERE id = 7").await;
+    assert_eq!(seven, 1);
+    source.execute("INSERT INTO app.orders SELECT 7, 7, '2024-01-07', 7, NULL").await;
+    target
+        .execute("DELETE FROM app.orders WHERE id = 7; INSERT INTO app.orders SELECT 7, 7, '2024-01-07', 7, NULL")
+        .await;
+    assert_equal(&source.url(), &target.url(), &TABLES).await;
+    for state in migration.states().await {
+        assert_eq!(
+            (state.stage, state.copied_at.as_ref()),
+            (TableStage::Copied, Some(snapshot.position())),
+            "{}",
+            state.source
+        );
+        let counted: i64 = target.value(&format!("SELECT count(*) FROM {}", state.target.sql())).await;
+        assert_eq!(state.rows_copied, counted, "{}", state.source);
+    }
+    // Keys, indexes and constraints fit what was copied.
+    let (work, halt) = (migration.work(), CancellationToken::new());
+    work.build_keys_and_indexes(&halt).await.unwrap();
+    work.finish_constraints(&halt).await.unwrap();
+    migration.source.teardown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_stopped_between_two_parts_goes_on_exactly() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE small (id int PRIMARY KEY); INSERT INTO small SELECT generate_series(1, 10)").await;
+    source
+        .execute(
+            "CREATE TABLE big (id int PRIMARY KEY, pad text);
+             INSERT INTO big SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 20000) i; ANALYZE",
+        )
+        .await;
+    let config = SnapshotConfig { workers: 2, chunk_rows: 1_000, max_rows_per_second: Some(4_000) };
+    let mut migration = Migration::new(&source, &target, "stopped", config).await;
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    let first_position = snapshot.position().clone();
+    let halt = CancellationToken::new();
+    let stop = halt.clone();
+    let (url, progress) = (target.url(), Arc::clone(&migration.progress));
+    let stopper = tokio::spawn(async move {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        // Some parts are durable, the others are not, and the small table is done.
+        wait_for("some parts to be durable", Duration::from_secs(30), async || {
+            let row = client.query_one("SELECT count(*) FROM big", &[]).await.unwrap();
+            let done = progress.table(&TableName::new("public", "small")).unwrap().stage() == TableStage::Copied;
+            row.get::<_, i64>(0) > 0 && done
+        })
+        .await;
+        stop.cancel();
+    });
+    let error = migration.copy(&snapshot, &halt).await.expect_err("it was stopped");
+    assert_eq!(error.kind(), Kind::Interrupted);
+    stopper.await.unwrap();
+    drop(snapshot);
+    let half: i64 = target.value("SELECT count(*) FROM big").await;
+    assert!(half > 0 && half < 20_000, "{half} rows");
+    // What the parts of two snapshots together would get wrong: rows that move, vanish and appear in between.
+    source.execute("DELETE FROM big WHERE id % 7 = 0; UPDATE big SET id = id + 100000 WHERE id % 5 = 0").await;
+    source.execute("INSERT INTO small VALUES (11)").await;
+    migration.config.snapshot.max_rows_per_second = None;
+    let snapshot = Arc::new(migration.source.temporary_snapshot().await.unwrap());
+    migration.copy(&snapshot, &CancellationToken::new()).await.unwrap();
+    assert_equal(&source.url(), &target.url(), &["public.big"]).await;
+    let small: i64 = target.value("SELECT count(*) FROM small").await;
+    assert_eq!(small, 10, "a finished table stays as it was copied; the stream brings what is new");
+    for state in migration.states().await {
+        let expected = if state.source.table == "small" { &first_position } else { snapshot.position() };
+        assert_eq!(state.copied_at.as_ref(), Some(expected), "{}", state.source);
+    }
+    migration.source.teardown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_throttle_holds_over_all_workers() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE a (id int PRIMARY KEY, pad text); CREATE TABLE b (id int PRIMARY KEY, pad text);
+             INSERT INTO a SELECT i, repeat(md5(i::text), 40) FROM generate_series(1, 3000) i;
+             INSERT INTO b SELECT * FROM a; ANALYZE",
+        )
+        .await;
+    let config = SnapshotConfig { workers: 4, chunk_rows: 1_000, max_rows_per_second: Some(3_000) };
+    let migration = Migration::new(&source, &target, "throttle", config).await;
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    let begun = Instant::now();
+    migration.copy(&snapshot, &CancellationToken::new()).await.unwrap();
+    // 6,000 rows at 3,000 a second, less the last chunk (256 KiB, about 200 rows), which only waits for those before it.
+    assert!(begun.elapsed() >= Duration::from_millis(1_800), "{:?}", begun.elapsed());
+    assert_equal(&source.url(), &target.url(), &["public.a", "public.b"]).await;
+    migration.source.teardown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_changed_since_the_plan_is_named() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b int)").await;
+    let migration = Migration::new(&source, &target, "changed", SnapshotConfig::default()).await;
+    snapshot::check_unchanged(&migration.source, &migration.plan).await.unwrap();
+    source.execute("ALTER TABLE t ADD COLUMN c int").await;
+    let error = snapshot::check_unchanged(&migration.source, &migration.plan).await.expect_err("it changed");
+    assert_eq!(error.kind(), Kind::Schema);
+    assert!(error.message().contains("public.t") && error.message().contains("column \"c\" was added"), "{error}");
+    // And a column that went is found by the copy itself, whose error names the table.
+    source.execute("ALTER TABLE t DROP COLUMN b").await;
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    let error = migration.copy(&snapshot, &CancellationToken::new()).await.expect_err("b is gone");
+    assert_eq!(error.kind(), Kind::Schema);
+    assert!(error.message().contains("copying public.t"), "{error}");
+    migration.source.teardown().await.unwrap();
+}
