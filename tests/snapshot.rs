@@ -82,7 +82,7 @@ impl Migration {
     }
 
     async fn lease(&self) -> Lease {
-        match self.target.state().take_lease("test", Duration::from_secs(60)).await.unwrap() {
+        match self.target.state().take_lease("test", Duration::from_secs(60), |_| false).await.unwrap() {
             LeaseOutcome::Taken(lease) => lease,
             LeaseOutcome::Held(by) => panic!("held by {by}"),
         }
@@ -158,7 +158,7 @@ async fn a_copy_stopped_between_two_parts_goes_on_exactly() {
     let halt = CancellationToken::new();
     let stop = halt.clone();
     let (url, progress) = (target.url(), Arc::clone(&migration.progress));
-    let stopper = tokio::spawn(async move {
+    let stopper = async {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         // Some parts are durable, the others are not, and the small table is done.
@@ -169,10 +169,9 @@ async fn a_copy_stopped_between_two_parts_goes_on_exactly() {
         })
         .await;
         stop.cancel();
-    });
-    let error = migration.copy(&snapshot, &halt).await.expect_err("it was stopped");
-    assert_eq!(error.kind(), Kind::Interrupted);
-    stopper.await.unwrap();
+    };
+    let (copied, ()) = tokio::join!(migration.copy(&snapshot, &halt), stopper);
+    assert_eq!(copied.expect_err("it was stopped").kind(), Kind::Interrupted);
     drop(snapshot);
     let half: i64 = target.value("SELECT count(*) FROM big").await;
     assert!(half > 0 && half < 20_000, "{half} rows");
