@@ -62,3 +62,24 @@ fn dashboards_and_alerts_use_only_metrics_that_exist() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_guarantees_name_exists_in_the_file_they_name() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let (mut file, mut checked) = (String::new(), 0);
+    for word in text.split('`').skip(1).step_by(2) {
+        if word.ends_with(".rs") {
+            file = std::fs::read_to_string(root.join("tests").join(word))
+                .unwrap_or_else(|_| panic!("there is no tests/{word}"));
+        } else if word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            let known = file.contains(&format!("fn {word}("));
+            assert!(
+                known || word.matches('_').count() < 3,
+                "docs/guarantees.md names a test that is not there: {word}"
+            );
+            checked += usize::from(known);
+        }
+    }
+    assert!(checked > 30, "only {checked} names were found: has the page another form now?");
+}
