@@ -96,6 +96,11 @@ impl Batcher {
         self.complete.is_some()
     }
 
+    /// The end of the last whole transaction that is waiting.
+    pub fn complete_to(&self) -> Option<&Position> {
+        self.complete.as_ref().map(|complete| &complete.position)
+    }
+
     /// Whether nothing is waiting and no transaction is under way.
     pub fn is_idle(&self) -> bool {
         self.events.is_empty() && !self.open

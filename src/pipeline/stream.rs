@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batcher::Batcher;
 use super::vitals::Vitals;
-use crate::change::{Begin, ChangeEvent, Durable, Position, Share};
+use crate::change::{Begin, ChangeEvent, Position, Share};
 use crate::config::ApplyConfig;
 use crate::error::{Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
@@ -28,6 +28,11 @@ use crate::transform::{Plan, TablePlan};
 
 /// The checkpoint moves over log without changes for us at most this often: each time costs a target transaction.
 const IDLE_ADVANCE: Duration = Duration::from_millis(250);
+
+/// A batch out of a backlog waits at most this part of the backlog's age for more …
+const BACKLOG_SHARE: u32 = 20;
+/// … and at most this long: tens of thousands of rows of a busy stream.
+const BACKLOG_LINGER: Duration = Duration::from_millis(50);
 
 /// When the loop ends by itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,17 +75,22 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     let Terms { config, goal, copied_until } = terms;
     let mut batcher = Batcher::new(config.batch_rows, usize::try_from(config.batch_bytes.0).unwrap_or(usize::MAX));
     let mut deadline: Option<Instant> = None;
+    // How old the newest commit was when the source sent it.
+    let mut age = Duration::ZERO;
     // The newest position up to which the source has nothing for us, and when the checkpoint was last moved for one.
     let mut idle: Option<Position> = None;
     let mut advanced = Instant::now();
     vitals.durable(&applier.checkpoint(), None);
 
     let ended = loop {
-        if reached(goal, &applier.checkpoint()) {
+        if reached(goal, Some(applier.checkpoint().get())) {
             break Ended::GoalReached;
         }
-        let ready = batcher.has_complete().then_some(deadline).flatten();
-        let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| advanced + IDLE_ADVANCE);
+        // Nothing is waited for once all that the goal asks for is here.
+        let hurry = reached(goal, batcher.complete_to()) || reached(goal, idle.as_ref());
+        let soon = |deadline: Instant| if hurry { Instant::now() } else { deadline };
+        let ready = deadline.filter(|_| batcher.has_complete()).map(soon);
+        let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| soon(advanced + IDLE_ADVANCE));
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Stopped,
@@ -100,6 +110,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                     StreamItem::Idle(position) => idle = Some(position),
                     StreamItem::Events(chunk) => {
                         idle = None;
+                        age = chunk.age;
                         for event in chunk.events {
                             if let Some(event) = router.route(event)? {
                                 batcher.push(event);
@@ -107,7 +118,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                         }
                         batcher.hold(chunk.share);
                         if batcher.has_complete() && deadline.is_none() {
-                            deadline = Some(Instant::now() + config.linger.0);
+                            deadline = Some(Instant::now() + linger(config, age));
                         }
                     }
                 }
@@ -123,7 +134,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 break;
             }
         }
-        deadline = batcher.has_complete().then(|| Instant::now() + config.linger.0);
+        deadline = batcher.has_complete().then(|| Instant::now() + linger(config, age));
         advanced = Instant::now();
     };
     if ended == Ended::Stopped
@@ -144,11 +155,17 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn reached(goal: &Goal, durable: &Durable<Position>) -> bool {
+fn reached(goal: &Goal, position: Option<&Position>) -> bool {
     match goal {
         Goal::None => false,
-        Goal::Position(goal) => durable.get() >= goal,
+        Goal::Position(goal) => position.is_some_and(|position| position >= goal),
     }
+}
+
+/// How long a batch waits for more: as configured, and while there is a backlog longer, as far as it adds little to the
+/// lag. A transaction at the target has its price, however many of the source's are in it.
+fn linger(config: &ApplyConfig, age: Duration) -> Duration {
+    config.linger.0.max((age / BACKLOG_SHARE).min(BACKLOG_LINGER))
 }
 
 async fn apply<S: ChangeStream, A: Applier>(

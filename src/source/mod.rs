@@ -10,6 +10,7 @@ pub mod postgres;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -126,6 +127,8 @@ pub struct EventChunk {
     pub events: Vec<ChangeEvent>,
     /// Bytes they hold on to.
     pub bytes: usize,
+    /// How old the newest commit among them was when the source sent it: whether there is a backlog. Zero without one.
+    pub age: Duration,
     /// Their share of the budget; dropped once they are applied.
     pub share: Share,
 }

@@ -37,6 +37,8 @@ pub(super) struct Said {
     pub reply_requested: bool,
     /// The source has nothing for us before this place, and no transaction is open.
     pub idle: Option<Lsn>,
+    /// How old the newest commit among them was when the server sent it, in microseconds: by one clock, the server's.
+    pub age: Option<i64>,
 }
 
 /// Turns frames into events.
@@ -47,6 +49,8 @@ pub(super) struct Assembler {
     /// The relation of the last row: rows of one table follow each other.
     last: Option<(u32, Arc<TableSchema>)>,
     in_transaction: bool,
+    /// When the server sent the message being looked at.
+    sent: PgMicros,
 }
 
 impl Assembler {
@@ -57,6 +61,7 @@ impl Assembler {
             relations: HashMap::new(),
             last: None,
             in_transaction: false,
+            sent: 0,
         }
     }
 
@@ -92,7 +97,8 @@ impl Assembler {
         match frames.first() {
             // start of the data, end of the WAL, clock
             Some(b'w') if length > 25 => {
-                frames.advance(25);
+                frames.advance(17);
+                self.sent = frames.get_i64();
                 self.message(frames, length - 25, events, said)
             }
             Some(b'k') if length == 18 => {
@@ -132,6 +138,7 @@ impl Assembler {
             }
             Wal::Commit { end_lsn, commit_time, .. } => {
                 self.in_transaction = false;
+                said.age = Some(self.sent.saturating_sub(commit_time));
                 let commit_time = timestamp(commit_time)?;
                 events.push(ChangeEvent::Commit(Commit { end: end_lsn.into(), commit_time }));
             }

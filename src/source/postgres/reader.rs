@@ -1,4 +1,4 @@
-//! The task that reads the replication connection.
+//! Reads the replication connection, on a thread of its own.
 //!
 //! Frames flow in, [`StreamItem`]s flow out through a bounded channel, status updates flow back. The three rules:
 //!
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
@@ -77,6 +77,8 @@ pub(super) struct Reader {
     last_heard: Instant,
     /// The last place given as a commit's end or as idle.
     given: Lsn,
+    /// How old the newest commit was when it was sent.
+    age: Duration,
 }
 
 /// Why the task ends without a failure.
@@ -117,6 +119,7 @@ impl Reader {
             last_confirmed: from.0,
             last_heard: now,
             given: from,
+            age: Duration::ZERO,
         }
     }
 
@@ -141,7 +144,9 @@ impl Reader {
         let mut missing = 0;
         loop {
             if busy {
-                sleep(PAUSE).await;
+                // The whole thread: nothing else runs on it (see `stream`), and a timer of the runtime would be served
+                // by epoll, which the server's every message wakes.
+                std::thread::sleep(PAUSE);
             }
             match self.read(missing).await {
                 Ok(count) => window_bytes += count,
@@ -197,10 +202,13 @@ impl Reader {
                 self.given = self.given.max(commit.end.lsn());
             }
             if !events.is_empty() {
+                if let Ok(Some(age)) = said.as_ref().map(|said| said.age) {
+                    self.age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
+                }
                 let bytes = frame_bytes + events.len() * EVENT_SIZE;
                 let budget = self.budget.clone();
                 let share = self.while_reporting(budget.take(bytes)).await?;
-                self.give(StreamItem::Events(EventChunk { events, bytes, share })).await?;
+                self.give(StreamItem::Events(EventChunk { events, bytes, age: self.age, share })).await?;
             }
             let said = said?;
             if said.reply_requested {

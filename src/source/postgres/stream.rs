@@ -1,9 +1,11 @@
 //! The stream of a slot: checks that it can start where it should, starts it, hands it out.
+//!
+//! The connection lives on a thread of its own with a runtime of its own, because the reader's pauses must be real ones:
+//! in a shared runtime the kernel would wake somebody for every message of the server even while nobody wants to read.
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
 use super::PgSource;
 use super::assemble::Assembler;
@@ -14,14 +16,16 @@ use crate::postgres::{Purpose, Wire};
 use crate::schema::{Ident, TableSchema};
 use crate::source::{ChangeStream, StreamItem};
 
-/// Chunks that may wait between the reader and the pipeline. Few: the budget bounds bytes, this only decouples.
-const CHANNEL: usize = 8;
+/// Chunks that may wait between the reader and the pipeline: what is read while a batch is applied. The budget bounds
+/// their bytes.
+const CHANNEL: usize = 512;
 
 /// A running stream. Dropping it ends the connection.
 pub struct PgStream {
     items: mpsc::Receiver<Result<StreamItem>>,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    /// Sent by the thread when the reader has ended; dropped unsent if it panicked.
+    ended: oneshot::Receiver<()>,
 }
 
 impl PgStream {
@@ -32,24 +36,50 @@ impl PgStream {
         budget: &Budget,
         binary: bool,
     ) -> Result<PgStream> {
-        let slot = source.slot_name();
-        let doing = || format!("starting the stream of slot {slot:?} at {from}");
-        let mut wire = source.wire(Purpose::Replication).await?;
-        check_slot(&mut wire, slot, from).await.with_context(doing)?;
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}'{})",
-            Ident(slot),
-            Ident(source.publication_name()),
-            if binary { ", binary 'true'" } else { "" },
-        );
-        wire.start_copy(&command, b'W').await.map_err(|error| explain_start(error, slot)).with_context(doing)?;
-        tracing::info!(slot, %from, binary, "streaming");
         let shared = Shared::starting_at(from);
         let (sender, items) = mpsc::channel(CHANNEL);
+        let (mut ready, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let assembler = Assembler::new(source.migration(), tables);
-        let reader = Reader::new(wire, assembler, budget.clone(), sender, Arc::clone(&shared), from);
-        Ok(PgStream { items, shared, task: tokio::spawn(reader.run()) })
+        let (source, budget, told) = (source.clone(), budget.clone(), Arc::clone(&shared));
+        let work = async move {
+            let opened = tokio::select! {
+                opened = open(&source, from, binary) => opened,
+                // Nobody waits for it any more.
+                () = ready.closed() => return,
+            };
+            let wire = match opened {
+                Ok(wire) => wire,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            if ready.send(Ok(())).is_ok() {
+                Reader::new(wire, assembler, budget, sender, told, from).run().await;
+            }
+        };
+        std::thread::Builder::new().name("cutwater-reader".into()).spawn(move || {
+            runtime.block_on(work);
+            let _ = end.send(());
+        })?;
+        started.await.map_err(|_| Error::new(Kind::Internal, "the reader of the stream broke"))??;
+        Ok(PgStream { items, shared, ended })
     }
+}
+
+async fn open(source: &PgSource, from: Lsn, binary: bool) -> Result<Wire> {
+    let slot = source.slot_name();
+    let doing = || format!("starting the stream of slot {slot:?} at {from}");
+    let mut wire = source.wire(Purpose::Replication).await?;
+    check_slot(&mut wire, slot, from).await.with_context(doing)?;
+    let command = format!(
+        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}'{})",
+        Ident(slot),
+        Ident(source.publication_name()),
+        if binary { ", binary 'true'" } else { "" },
+    );
+    wire.start_copy(&command, b'W').await.map_err(|error| explain_start(error, slot)).with_context(doing)?;
+    tracing::info!(slot, %from, binary, "streaming");
+    Ok(wire)
 }
 
 /// `START_REPLICATION` at a place before the slot's starts at the slot's place, without a word: a silent gap (TRAPS 2).
@@ -118,6 +148,6 @@ impl ChangeStream for PgStream {
         self.shared.closing.cancel();
         // After the cancellation: the reader may be waiting for room in the channel.
         drop(self.items);
-        self.task.await.map_err(|error| Error::new(Kind::Internal, format!("the reader of the stream broke: {error}")))
+        self.ended.await.map_err(|_| Error::new(Kind::Internal, "the reader of the stream broke"))
     }
 }
