@@ -21,7 +21,7 @@ lint: deps ## formatting and clippy, as CI asks for them
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-bench: deps ## Cutwater against a native subscription, in the same run
+bench: deps ## Cutwater against a native subscription, in the same run ([profile.bench]: release without LTO)
 	$(CARGO) bench --locked --bench native
 
 chaos: deps ## the tests that kill, freeze and cut, with random moments; CUTWATER_TEST_SEED repeats a run

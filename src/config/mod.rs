@@ -96,7 +96,8 @@ pub enum Existing {
 pub struct SnapshotConfig {
     /// Connections that copy at the same time, and that build indexes at the same time.
     pub workers: usize,
-    /// A table estimated larger than this is copied in several ranges at once.
+    /// A table estimated larger than this is copied in several ranges at once. A smaller one is copied in one piece,
+    /// which alone can be frozen as it is loaded: that spares the index build, the first readers and vacuum much work.
     pub chunk_rows: u64,
     /// Upper limit over all workers together; none by default.
     pub max_rows_per_second: Option<u64>,
@@ -104,7 +105,7 @@ pub struct SnapshotConfig {
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        SnapshotConfig { workers: 4, chunk_rows: 1_000_000, max_rows_per_second: None }
+        SnapshotConfig { workers: 4, chunk_rows: 4_000_000, max_rows_per_second: None }
     }
 }
 
