@@ -1,6 +1,6 @@
 //! The switch, with clients that never stop writing.
 
-#![allow(clippy::unwrap_used, reason = "a test dies of its errors")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test dies of its errors, and prints what it measured")]
 
 mod support;
 
