@@ -1,5 +1,10 @@
 //! Verify between two real servers: what it finds, and what it must not mistake for a difference.
-#![allow(clippy::unwrap_used, clippy::print_stderr, dead_code, reason = "in a test a panic is the report; support is shared")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    dead_code,
+    reason = "in a test a panic is the report; support is shared"
+)]
 
 mod ends;
 mod support;
