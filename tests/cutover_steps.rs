@@ -197,9 +197,12 @@ async fn ctrl_c_behind_the_fence_undoes_it() {
     assert!(stage.source_writes().await);
 }
 
+/// Whether a report says that a step is reached.
+type IsAt = fn(&Progress<'_>) -> bool;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_the_point_of_no_return_it_is_undone_by_the_next_driver() {
-    let before: [(&str, fn(&Progress<'_>) -> bool); 5] = [
+    let before: [(&str, IsAt); 5] = [
         ("fencing", |p| matches!(p, Progress::Fencing)),
         ("fenced", |p| matches!(p, Progress::Fenced { .. })),
         ("drained", |p| matches!(p, Progress::Drained(_))),
