@@ -91,6 +91,25 @@ async fn a_slot_that_was_dropped_is_told_and_nothing_is_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_an_open_transaction_names_it_and_can_be_stopped() {
+    let (source, target, cutwater) = items().await;
+    let open = source.connect().await;
+    open.batch_execute("BEGIN; INSERT INTO public.item VALUES (1000, 'not committed yet')").await.unwrap();
+    let pid: i32 = open.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let run = cutwater.start(&["run"]);
+    wait_for("the transaction to be named", MINUTE, async || {
+        run.stderr().contains("the slot waits for this transaction") && run.stderr().contains(&pid.to_string())
+    })
+    .await;
+    run.sigint();
+    run.wait(Duration::from_secs(10)).await.assert_code(0);
+    open.batch_execute("COMMIT").await.unwrap();
+    // What the stopped run left behind is no obstacle to the next.
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_config_for_another_migration_is_refused() {
     let (source, target, cutwater) = items().await;
     cutwater.run(UNTIL, MINUTE).await.assert_code(0);

@@ -283,13 +283,13 @@ async fn copy(
             if job.source.slot().await?.is_none_or(|slot| slot.lost) {
                 return Err(slot_gone(job));
             }
-            job.source.temporary_snapshot().await?
+            unless(halt, job.source.temporary_snapshot()).await?
         }
         None => {
             work.create_tables(halt).await?;
             let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
             job.target.make_room(&targets, job.config.target.existing).await?;
-            let snapshot = first_slot(job, lease, plan, &migration, vitals, progress).await?;
+            let snapshot = unless(halt, first_slot(job, lease, plan, &migration, vitals, progress)).await?;
             // Tables altered between the plan and the slot would be copied in the old shape and followed in the new.
             snapshot::check_unchanged(&job.source, plan).await?;
             snapshot
@@ -301,6 +301,14 @@ async fn copy(
     // Until the stream has passed this place it may tell of rows that a TRUNCATE hid from the copy (TRAPS 7).
     let head = job.source.head().await?.position;
     state.set_copied_until(lease, &head).await
+}
+
+/// A slot waits for every transaction that is open at the source: whoever asks for an end need not wait with it.
+async fn unless<T>(halt: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = halt.cancelled() => Err(Error::new(Kind::Interrupted, "asked to stop")),
+    }
 }
 
 fn slot_gone(job: &Job) -> Error {
