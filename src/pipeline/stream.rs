@@ -29,6 +29,9 @@ use crate::transform::{Plan, TablePlan};
 /// The checkpoint moves over log without changes for us at most this often: each time costs a target transaction.
 const IDLE_ADVANCE: Duration = Duration::from_millis(250);
 
+/// … but behind a fence a cutover waits for it to arrive, and every moment of that is downtime.
+const FENCED_ADVANCE: Duration = Duration::from_millis(20);
+
 /// A batch out of a backlog waits at most this part of the backlog's age for more …
 const BACKLOG_SHARE: u32 = 20;
 /// … and at most this long: tens of thousands of rows of a busy stream.
@@ -80,6 +83,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     // The newest position up to which the source has nothing for us, and when the checkpoint was last moved for one.
     let mut idle: Option<Position> = None;
     let mut advanced = Instant::now();
+    let mut every = IDLE_ADVANCE;
     vitals.durable(&applier.checkpoint(), None);
 
     let ended = loop {
@@ -90,7 +94,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
         let hurry = reached(goal, batcher.complete_to()) || reached(goal, idle.as_ref());
         let soon = |deadline: Instant| if hurry { Instant::now() } else { deadline };
         let ready = deadline.filter(|_| batcher.has_complete()).map(soon);
-        let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| soon(advanced + IDLE_ADVANCE));
+        let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| soon(advanced + every));
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Stopped,
@@ -129,7 +133,8 @@ pub async fn follow<S: ChangeStream, A: Applier>(
         }
         while let Some((mut batch, shares)) = batcher.take() {
             batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
-            apply(&mut applier, &stream, batch, shares, vitals).await?;
+            let fenced = apply(&mut applier, &stream, batch, shares, vitals).await?;
+            every = if fenced { FENCED_ADVANCE } else { IDLE_ADVANCE };
             if !batcher.is_full() {
                 break;
             }
@@ -168,13 +173,14 @@ fn linger(config: &ApplyConfig, age: Duration) -> Duration {
     config.linger.0.max((age / BACKLOG_SHARE).min(BACKLOG_LINGER))
 }
 
+/// Applies a batch and confirms it; says whether a fence's marker was in it.
 async fn apply<S: ChangeStream, A: Applier>(
     applier: &mut A,
     stream: &S,
     batch: Batch,
     shares: Vec<Share>,
     vitals: &Vitals,
-) -> Result<()> {
+) -> Result<bool> {
     let commit_time = match &batch.end {
         crate::target::BatchEnd::Commit { commit_time, .. } => Some(*commit_time),
         crate::target::BatchEnd::Open => None,
@@ -188,7 +194,7 @@ async fn apply<S: ChangeStream, A: Applier>(
         vitals.durable(durable, commit_time);
     }
     vitals.applied(&applied);
-    Ok(())
+    Ok(applied.fence.is_some())
 }
 
 /// Sends each event to its table's plan, and leaves out what a table's copy already holds.
