@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::CutoverArgs;
 use super::{Context, Ended, ends, event, human, output};
-use crate::cutover::{self, CutoverReport, Options, Parts, Progress};
+use crate::cutover::{self, CutoverReport, FinalVerify, Options, Parts, Progress};
 use crate::error::{Kind, Result};
 use crate::schema::Patterns;
 
@@ -112,16 +112,20 @@ fn render(name: &str, done: &CutoverReport) -> String {
         Some(ms) => format!("writes waited {ms} ms (limit {})", human::seconds(done.max_downtime_ms as f64 / 1000.0)),
         None => "an earlier driver took the fence".to_owned(),
     };
+    let (tables, rows) = (human::plural(done.tables, "table"), human::plural(done.rows, "row"));
+    let compared = match done.final_verify {
+        Some(FinalVerify::Changed) => format!("{rows} of {tables} that had changed since the last verify"),
+        Some(FinalVerify::Full) => format!("{tables}, {rows}"),
+        None => "by an earlier driver".to_owned(),
+    };
     format!(
         "{name}  CUT OVER. The target is live, the old source refuses writes.\n\n\
          downtime  {writes}\n\
          drain     {}\n\
-         verify    {}, {}, 0 differ ({})\n\
+         verify    {compared}, 0 differ ({})\n\
          sequences {}\n\n\
          When no client uses the old source any more: cutwater teardown --release-source",
         millis(done.drain_ms),
-        human::plural(done.tables, "table"),
-        human::plural(done.rows, "row"),
         millis(done.verify_ms),
         done.sequences,
     )

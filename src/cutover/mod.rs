@@ -106,9 +106,11 @@ pub struct CutoverReport {
     pub drain_ms: Option<u64>,
     /// How long the final comparison took.
     pub verify_ms: Option<u64>,
-    /// Tables compared behind the fence.
+    /// What was compared behind the fence; `None` if a driver before this one did it, or nothing was done.
+    pub final_verify: Option<FinalVerify>,
+    /// Tables of which rows were compared behind the fence.
     pub tables: u64,
-    /// Rows compared behind the fence.
+    /// Rows at the source compared behind the fence.
     pub rows: u64,
     /// Sequences set.
     pub sequences: u64,
@@ -118,6 +120,16 @@ pub struct CutoverReport {
     pub was_done: bool,
     /// It was a rehearsal: what would have been done.
     pub rehearsed: Vec<String>,
+}
+
+/// What the comparison behind the fence read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FinalVerify {
+    /// The rows that changed since the last clean verify, and all rows of tables of which that is not known.
+    Changed,
+    /// All rows of all tables.
+    Full,
 }
 
 /// What happens, for whoever watches.

@@ -8,6 +8,7 @@ use super::steps::{Passed, Steps};
 use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, sequences};
 use crate::error::{Error, Result};
 use crate::source::postgres::fence;
+use crate::verify::changed::Scope;
 
 /// Says what would be done.
 pub(super) struct Rehearsal<'a> {
@@ -58,8 +59,9 @@ impl Steps for Rehearsal<'_> {
     }
 
     async fn verify(&mut self) -> Result<()> {
-        let tables = self.parts.plan.len();
-        self.would(format!("compare {tables} tables row by row hash, and undo everything if one row differs"));
+        let last = self.parts.ends.state.migration().await?.and_then(|migration| migration.verify);
+        let scope = Scope::of(&self.parts.ends, &self.parts.plan, last.as_ref()).await?;
+        self.would(format!("compare {}, and undo everything if one row differs", scope.words()));
         Ok(())
     }
 

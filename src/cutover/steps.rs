@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, sequences, switch};
+use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, sequences, switch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
 use crate::target::state::{CutoverStep, Phase};
+use crate::verify::changed::{self, Scope};
 use crate::verify::{self, behind};
 
 const POLL: Duration = Duration::from_millis(10);
@@ -212,11 +213,21 @@ impl Steps for Real<'_> {
             verify::Options { fenced: true, workers: 4, budget: Some(self.time_left()), ..verify::Options::default() };
         let report = self.report;
         let progress = |_: &verify::TableReport, done: usize, total: usize| report(&Progress::Verifying(done, total));
-        // Interrupting it is carry_out's business.
-        let never = CancellationToken::new();
-        let found = verify::run(&self.parts.ends, &self.parts.plan, &options, &progress, &never)
-            .await
-            .context("comparing both ends behind the fence")?;
+        let Parts { ends, plan, .. } = self.parts;
+        let last = ends.state.migration().await?.and_then(|migration| migration.verify);
+        let found = match Scope::of(ends, plan, last.as_ref()).await? {
+            Scope::Changed { keys, whole } => {
+                self.done.final_verify = Some(FinalVerify::Changed);
+                changed::run(ends, &keys, &whole, &options, &progress).await
+            }
+            Scope::All(why) => {
+                tracing::info!(why, "all rows are compared");
+                self.done.final_verify = Some(FinalVerify::Full);
+                // Interrupting it is carry_out's business.
+                verify::run(ends, plan, &options, &progress, &CancellationToken::new()).await
+            }
+        };
+        let found = found.context("comparing both ends behind the fence")?;
         self.done.verify_ms = Some(found.duration_ms);
         self.done.tables = found.tables.len() as u64;
         self.done.rows = found.rows();

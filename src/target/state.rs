@@ -128,9 +128,12 @@ pub struct VerifyRecord {
     pub tables: u64,
     /// Rows that differ.
     pub differences: u64,
-    /// How long it took, which is what the final one of a cutover will take about.
+    /// How long it took, which is what comparing everything again would take about.
     #[serde(default)]
     pub duration_ms: u64,
+    /// If it was clean: the generation under which the target keeps the keys of what changed since.
+    #[serde(default)]
+    pub generation: Option<i64>,
 }
 
 /// The row `cutwater.checkpoint`.

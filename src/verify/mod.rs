@@ -12,6 +12,7 @@
 //! changes on their way ([`Report::behind`]); one of the ends goes away.
 
 pub mod behind;
+pub mod changed;
 mod recheck;
 mod sql;
 mod table;
@@ -160,6 +161,7 @@ pub async fn run(
     shutdown: &CancellationToken,
 ) -> Result<Report> {
     let started = Instant::now();
+    let generation = generation(ends, options, shutdown).await?;
     let total = plan.len();
     let done = Mutex::new(Vec::with_capacity(total));
     let queue: Mutex<VecDeque<_>> = Mutex::new(plan.tables().cloned().collect());
@@ -187,7 +189,7 @@ pub async fn run(
     };
     let outcome: Result<_> = tokio::select! {
         outcome = work => outcome.map(drop),
-        () = shutdown.cancelled() => Err(Error::new(Kind::Interrupted, "the comparison was interrupted")),
+        () = shutdown.cancelled() => Err(interrupted()),
         () = limit => {
             let names: Vec<String> = done.lock().expect("no holder panics").iter().map(|t: &TableReport| t.source.clone()).collect();
             let left = plan.tables().map(|t| t.source.name.to_string()).filter(|name| !names.contains(name));
@@ -200,9 +202,25 @@ pub async fn run(
     let behind = behind.into_inner().expect("no holder panics");
     let report = Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind };
     if report.clean() || report.behind.is_none() {
-        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms).await?;
+        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms, generation).await?;
     }
     Ok(report)
+}
+
+/// Under which the target keeps the keys of what changes from here on, so that this comparison, if it ends clean, need
+/// not be made again for anything else. Behind a fence nothing changes: what was changed since the last one still is.
+async fn generation(ends: &Ends, options: &Options, shutdown: &CancellationToken) -> Result<Option<i64>> {
+    if options.fenced {
+        return Ok(ends.state.migration().await?.and_then(|m| m.verify).and_then(|verify| verify.generation));
+    }
+    tokio::select! {
+        generation = ends.state.begin_tracking() => generation,
+        () = shutdown.cancelled() => Err(interrupted()),
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(Kind::Interrupted, "the comparison was interrupted")
 }
 
 fn unfinished(left: &[String], budget: Duration) -> Error {

@@ -64,12 +64,19 @@ impl Look<'_> {
             };
             report.differing += 1;
             if report.rows.len() < self.options.named_rows {
-                let key = if both.keyed { format!("({})", candidate.key.join(", ")) } else { candidate.key.join("") };
-                let key_values = if both.keyed { candidate.key } else { Vec::new() };
-                report.rows.push(RowDifference { key, kind, key_values });
+                report.rows.push(row_difference(both.keyed, candidate.key, kind));
             }
         }
         Ok(again)
+    }
+}
+
+/// A difference as it is reported.
+pub(super) fn row_difference(keyed: bool, key: Vec<String>, kind: DifferenceKind) -> RowDifference {
+    if keyed {
+        RowDifference { key: format!("({})", key.join(", ")), kind, key_values: key }
+    } else {
+        RowDifference { key: key.join(""), kind, key_values: Vec::new() }
     }
 }
 

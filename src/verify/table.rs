@@ -87,7 +87,7 @@ impl Look<'_> {
         Ok(report)
     }
 
-    async fn statements(&self, buckets: u64) -> Result<Both> {
+    pub(super) async fn statements(&self, buckets: u64) -> Result<Both> {
         let TablePlan { source, shaped, columns, .. } = self.plan;
         let names: Vec<&str> = columns.iter().map(|&index| source.columns[index].name.as_str()).collect();
         let shaped_names: Vec<&str> = shaped.columns.iter().map(|column| column.name.as_str()).collect();

@@ -335,7 +335,7 @@ mod tests {
             tables: vec![table("public.orders", "streaming", 100), table("public.users", "streaming", 100)],
             dead_letters: 0,
             divergences: 0,
-            verify: Some(VerifyRecord { at: time(0), tables: 2, differences: 0, duration_ms: 5 }),
+            verify: Some(VerifyRecord { at: time(0), tables: 2, differences: 0, duration_ms: 5, generation: None }),
             verify_age_seconds: Some(26.0 * 3600.0),
             cutover: None,
             cutover_refusals: Vec::new(),

@@ -54,13 +54,20 @@ pub(super) async fn verify(look: &Look<'_>) -> Result<Verdict> {
         let why = format!("last clean verify is older than {}", words(allowed));
         return Ok(Verdict::closed(why, "cutwater verify"));
     }
-    // The final comparison behind the fence reads the same rows. One that would not fit is refused here, by name,
-    // and never left out. Without writers and waits it is no slower than the last one was.
-    let took = last.duration_ms as f64 / 1000.0;
-    let limit = look.options.max_downtime.as_secs_f64();
+    // The final comparison behind the fence is never left out: one that would not fit is refused here, by name.
+    // Without writers and waits it is no slower than the last one was.
+    let (took, limit) = (look.scope.seconds(&look.parts.plan, last), look.options.max_downtime.as_secs_f64());
     if took > limit * 0.8 {
+        let words = look.scope.words();
         let why = format!("the comparison behind the fence takes up to {took:.0} s, and only {limit:.0} s are allowed");
-        return Ok(Verdict::closed(why, format!("--max-downtime {:.0}s", (took * 1.5).ceil())));
+        let what = format!("it would read {words}");
+        let longer = format!("--max-downtime {:.0}s", (took * 1.5).ceil());
+        let fix = if look.scope.shrinks() {
+            format!("cutwater verify   so that only what changes after it is left to compare; or {longer}")
+        } else {
+            longer
+        };
+        return Ok(Verdict::Closed { details: vec![why, what], fix });
     }
     Ok(Verdict::open(format!("verify {} ago", words(age))))
 }

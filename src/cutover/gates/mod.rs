@@ -17,6 +17,7 @@ use super::{Options, Parts, Progress, Reporter, journal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, connect};
 use crate::target::state::Migration;
+use crate::verify::changed::Scope;
 
 /// Between two looks with `--wait`.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -121,6 +122,8 @@ struct Look<'a> {
     source: Client,
     target: Client,
     migration: Migration,
+    /// What the comparison behind the fence would read now.
+    scope: Scope,
 }
 
 type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
@@ -150,14 +153,15 @@ pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
     })?;
     let source = journal::source(parts).await?;
     let target = connect(&parts.ends.target, &format!("cutwater_{}_gates", parts.name())).await?;
-    let look = Look { parts, options, source, target, migration };
+    let scope = Scope::of(&parts.ends, &parts.plan, migration.verify.as_ref()).await?;
+    let look = Look { parts, options, source, target, migration, scope };
     let mut gates = Vec::with_capacity(GATES.len());
     for (name, check) in GATES {
         let verdict = check(&look).await.with_context(|| format!("gate {name}"))?;
         gates.push(Gate { name, verdict });
     }
-    // Fence, drain and switch take a few round trips; the final comparison takes what it took last, without writers.
-    let verify = look.migration.verify.as_ref().map_or(0.0, |verify| verify.duration_ms as f64 / 1000.0);
+    // Fence, drain and switch take a few round trips.
+    let verify = look.migration.verify.as_ref().map_or(0.0, |last| look.scope.seconds(&parts.plan, last));
     let expected_seconds = (0.1 + verify * 0.5, 0.5 + verify * 1.2 + options.max_lag.as_secs_f64().min(1.0) * 0.5);
     Ok(Gates { gates, expected_seconds, limit_seconds: options.max_downtime.as_secs_f64() })
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! BEGIN; UPDATE cutwater.checkpoint … WHERE epoch = mine AND position = previous   -- 0 rows: fenced (TRAPS 1)
 //! SAVEPOINT; truncates, then per table deletes → updates → inserts                 -- law 6; counted, see below
+//! INSERT INTO cutwater.changed_key …                                               -- if a verify asked ([`super::tracking`])
 //! UPDATE cutwater.cutover …                                                        -- if a fence's marker was in it
 //! COMMIT                                                                           -- only then is anything durable
 //! ```
@@ -29,6 +30,7 @@ use super::single::steps;
 use super::sql::Shape;
 use super::state::{durable, fenced};
 use super::tables::{Entry, Tables};
+use super::tracking::{self, Tracker};
 use super::{cutover, session};
 use crate::change::{ChangeEvent, Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
@@ -55,6 +57,7 @@ pub struct PgApplier {
     move_on: Statement,
     open: Option<OpenTransaction>,
     fence: cutover::Watch,
+    pub(super) tracker: Tracker,
     /// Set while a batch is being applied and for good once one has failed.
     spent: bool,
 }
@@ -70,7 +73,7 @@ pub(super) struct OpenTransaction {
 }
 
 /// Why a batch could not be applied as sets.
-enum Trouble {
+pub(super) enum Trouble {
     /// A statement failed or counted wrong.
     Failure(Failure),
     /// Something else.
@@ -130,6 +133,7 @@ impl PgApplier {
             checkpoint: durable(row.get(1))?,
             move_on: client.prepare(include_str!("move_on.sql")).await.context("opening the applier")?,
             fence: cutover::Watch::read(&client, &lease.migration).await?,
+            tracker: Tracker::open(&client).await?,
             client: Arc::new(client),
             lease: lease.clone(),
             on_error: config.on_error,
@@ -156,6 +160,7 @@ impl PgApplier {
             (Ok(()), Err(trouble)) => Some(trouble),
             (Ok(()), Ok(())) => None,
         };
+        let replays = trouble.is_some();
         if let Some(trouble) = trouble {
             self.must_replay(trouble)?;
             let replayed = self.replay(&batch.events, batch.tolerate_missing, &batch.end, &mut open.replay).await?;
@@ -166,6 +171,14 @@ impl PgApplier {
         } else {
             open.replay.pass_over(&batch.events);
         }
+        // What a transaction was told holds to its end: it has the checkpoint's row.
+        let switched = begins && self.told(pipeline.told()).await?;
+        let keys = if self.tracker.is_on() && (switched || replays) {
+            self.track_again(&batch.events).await?
+        } else {
+            pipeline.tracked()
+        };
+        self.kept(keys).await?;
         match &batch.end {
             BatchEnd::Open => {
                 self.client.batch_execute("RELEASE SAVEPOINT cutwater_batch").await.context("applying a batch")?;
@@ -195,7 +208,7 @@ impl PgApplier {
                 BatchEnd::Open => self.checkpoint_params(previous, previous, None, 0, 0, 0),
             };
             pipeline.text("BEGIN".into()).await?;
-            pipeline.statement(CHECKPOINT, self.move_on.clone(), params, 1).await?;
+            pipeline.asking(CHECKPOINT, self.move_on.clone(), params).await?;
         }
         pipeline.text("SAVEPOINT cutwater_batch".into()).await?;
         if open.replay.waits() {
@@ -206,6 +219,9 @@ impl PgApplier {
             for truncate in &stage.truncates {
                 let sql = self.truncate_sql(truncate).await?;
                 pipeline.text(sql).await?;
+                for table in &truncate.tables {
+                    self.track_whole(pipeline, &table.name, tracking::TRUNCATED).await?;
+                }
             }
             let mut copies = Vec::new();
             for table in &stage.tables {
@@ -216,11 +232,19 @@ impl PgApplier {
                         }
                         let entry = self.tables.entry(&self.client, table.table).await?;
                         self.folded(pipeline, &entry, effect).await?;
+                        if self.tracker.is_on() {
+                            self.track_effect(pipeline, &entry, effect).await?;
+                        }
                         if effect.inserts.len() >= COPY_FROM {
                             copies.push((entry, &effect.inserts));
                         }
                     }
-                    Work::Ordered(changes) => self.ordered(pipeline, changes).await?,
+                    Work::Ordered(changes) => {
+                        self.ordered(pipeline, changes).await?;
+                        if !changes.is_empty() {
+                            self.track_whole(pipeline, &table.table.name, tracking::KEYLESS).await?;
+                        }
+                    }
                 }
             }
             // Last, because a COPY waits for the server's consent while the statements before it run.

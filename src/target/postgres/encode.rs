@@ -141,6 +141,11 @@ impl Raw {
     pub(super) fn of(form: Form, datum: Datum<'_>) -> Result<Raw> {
         Ok(Raw(form.value(datum)?.map(Bytes::copy_from_slice)))
     }
+
+    /// A text.
+    pub(super) fn text(value: &str) -> Raw {
+        Raw(Some(Bytes::copy_from_slice(value.as_bytes())))
+    }
 }
 
 impl ToSql for Raw {

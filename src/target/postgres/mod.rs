@@ -9,6 +9,7 @@
 //! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
 //! | `cutover` | the fence's marker |
+//! | `tracking` | keys of changed rows, for the final comparison of a cutover |
 //!
 //! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
 //! checkpoint (`apply`) or the table's row of the state (`load`).
@@ -25,11 +26,12 @@ mod single;
 mod sql;
 mod state;
 mod tables;
+mod tracking;
 
 use std::sync::Arc;
 
 pub use apply::PgApplier;
-pub use state::{LeaseOutcome, State, fenced};
+pub use state::{Changed, ChangedKeys, LeaseOutcome, State, Tracked, fenced};
 
 use crate::change::Position;
 use crate::config::{ApplyConfig, Existing};

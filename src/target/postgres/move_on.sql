@@ -6,3 +6,4 @@ UPDATE cutwater.checkpoint
        transactions = transactions + $7::bigint,
        divergences = divergences + $8::bigint
  WHERE migration = $1::text AND worker = 0 AND epoch = $2::bigint AND position = $3::text
+RETURNING tracking

@@ -17,7 +17,7 @@ pub(super) async fn open(info: &ConnInfo, application_name: &str) -> Result<Clie
     client
         .batch_execute(
             "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';
-             SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET jit = off;
+             SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET jit = off; SET lc_monetary = 'C';
              SET idle_in_transaction_session_timeout = '60s'",
         )
         .await?;

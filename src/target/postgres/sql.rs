@@ -26,6 +26,8 @@ pub(super) enum Shape {
     Delete,
     /// Updates by key.
     Update { unchanged: Vec<usize>, key_moves: bool },
+    /// Keys into `cutwater.changed_key`: after the keys' come migration, generation and table.
+    Track,
     /// One delete of a table without key: one row that equals the old image.
     DeleteWhole,
     /// One update of a table without key, which has no GENERATED ALWAYS identity column: an UPDATE may not set one.
@@ -98,6 +100,7 @@ impl Writer<'_> {
                 Ok(Prepared { sql, layout: source.layout })
             }
             Shape::Update { unchanged, key_moves } => self.update(unchanged, *key_moves),
+            Shape::Track => Ok(self.track()),
             Shape::DeleteWhole => {
                 let (find, layout) = self.find_whole(Side::New, 1);
                 let sql = format!(
@@ -124,6 +127,27 @@ impl Writer<'_> {
                 Ok(Prepared { sql, layout: Layout::Single(layout) })
             }
         }
+    }
+
+    /// The text of a key is what `key::text` gives at either end: the form in which verify names and finds rows.
+    fn track(&self) -> Prepared {
+        let source = self.source(&slots(Side::New, self.key));
+        let texts = self.key.iter().map(|&c| format!("({})::pg_catalog.text", source.expression(Side::New, c)));
+        let place = 1 + match &source.layout {
+            Layout::Records(sides) => sides.len(),
+            _ => self.key.len(),
+        };
+        let sql = format!(
+            "INSERT INTO cutwater.changed_key (migration, generation, tbl, hash, key) \
+             SELECT ${place}::pg_catalog.text, ${}::pg_catalog.int8, ${}::pg_catalog.text, \
+                    pg_catalog.hashtextextended(k.key::pg_catalog.text COLLATE \"C\", 0), k.key \
+               FROM (SELECT ARRAY[{}] AS key FROM {}) k ON CONFLICT DO NOTHING",
+            place + 1,
+            place + 2,
+            texts.collect::<Vec<_>>().join(", "),
+            source.from
+        );
+        Prepared { sql, layout: source.layout }
     }
 
     fn copy(&self) -> String {

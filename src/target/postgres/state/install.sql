@@ -32,8 +32,53 @@ CREATE TABLE IF NOT EXISTS cutwater.checkpoint (
     changes      bigint NOT NULL DEFAULT 0,
     transactions bigint NOT NULL DEFAULT 0,
     divergences  bigint NOT NULL DEFAULT 0,
+    -- The generation under which the keys of changed rows are kept, see cutwater.tracking; NULL: they are not. It stands
+    -- in this row because every batch locks this row first: who sets it waits for the batch under way, and the next sees it.
+    tracking     bigint,
+    -- The newest generation there ever was.
+    generations  bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (migration, worker)
 ) WITH (fillfactor = 50);
+
+-- A state that was begun before there was any tracking. Asked first, because even IF NOT EXISTS takes the table's lock.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.checkpoint'::regclass AND attname = 'tracking' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.checkpoint ADD COLUMN tracking bigint, ADD COLUMN generations bigint NOT NULL DEFAULT 0;
+    END IF;
+END $$;
+
+-- One row a verify. What changed since generation g is what stands under g and every later generation: as long as the
+-- row of g is here, is not overflown, and the checkpoint says that tracking is on, nothing is missing from that.
+CREATE TABLE IF NOT EXISTS cutwater.tracking (
+    migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    generation bigint NOT NULL,
+    begun_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- More keys than this are not kept.
+    key_limit  bigint NOT NULL DEFAULT 1000000,
+    overflow   boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (migration, generation)
+);
+
+-- Keys of rows that changed, in text, columns in the table's order; tbl is the target's table, quoted. The hash stands in
+-- for the key, which may be too long for an index. Written without foreign key checks.
+CREATE TABLE IF NOT EXISTS cutwater.changed_key (
+    migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    generation bigint NOT NULL,
+    tbl        text COLLATE "C" NOT NULL,
+    hash       bigint NOT NULL,
+    key        text[] NOT NULL,
+    PRIMARY KEY (migration, generation, tbl, hash)
+);
+
+-- Tables of which any row may have changed.
+CREATE TABLE IF NOT EXISTS cutwater.changed_table (
+    migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    generation bigint NOT NULL,
+    tbl        text COLLATE "C" NOT NULL,
+    why        text NOT NULL,
+    PRIMARY KEY (migration, generation, tbl)
+);
 
 -- One row a table. Copies lock their own row instead of the checkpoint, so that they can run side by side.
 CREATE TABLE IF NOT EXISTS cutwater.table_state (

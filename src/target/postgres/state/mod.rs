@@ -7,8 +7,12 @@
 //! Every call opens what it needs on one lazily made, lazily remade connection, so that a broken target connection
 //! heals by itself.
 
+mod tracking;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use tracking::{Changed, ChangedKeys, Tracked};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -309,11 +313,23 @@ impl State {
         Ok(Some((from_json(row.get(0))?, row.get(1))))
     }
 
-    /// Records a finished verify.
-    pub async fn set_verify(&self, tables: u64, differences: u64, duration_ms: u64) -> Result<()> {
+    /// Records a finished verify, and forgets what changed before it if it was clean. `generation` is what it ran under
+    /// ([`State::begin_tracking`]).
+    pub async fn set_verify(
+        &self,
+        tables: u64,
+        differences: u64,
+        duration_ms: u64,
+        generation: Option<i64>,
+    ) -> Result<()> {
         let sql = "UPDATE cutwater.migration SET verify = $2 WHERE name = $1";
-        let record = to_json(&VerifyRecord { at: Timestamp::now(), tables, differences, duration_ms })?;
-        self.execute("recording the verify", sql, &[&self.migration, &record]).await.map(drop)
+        let clean = generation.filter(|_| differences == 0);
+        let record = VerifyRecord { at: Timestamp::now(), tables, differences, duration_ms, generation: clean };
+        self.execute("recording the verify", sql, &[&self.migration, &to_json(&record)?]).await?;
+        match clean {
+            Some(generation) => self.forget_before(generation).await,
+            None => Ok(()),
+        }
     }
 
     /// Appends to the event log.
