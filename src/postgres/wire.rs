@@ -47,7 +47,7 @@ const SETTINGS: [(&str, &str); 11] = [
 ];
 
 /// Room made for a read, in bytes: several milliseconds of a busy stream.
-const READ: usize = 512 << 10;
+const READ: usize = 256 << 10;
 
 /// No message of a server is larger (1 GiB is the limit of a value, and of a message).
 const LARGEST: usize = i32::MAX as usize;
@@ -184,7 +184,7 @@ impl Wire {
     ///
     /// `missing` is how many bytes the frame that has begun still lacks, so that a large one is read in one piece.
     pub async fn read(&mut self, missing: usize) -> Result<usize> {
-        let wanted = missing.max(READ / 2);
+        let wanted = missing.max(READ / 4);
         if self.incoming.capacity() - self.incoming.len() < wanted {
             self.incoming.reserve(wanted.max(READ));
         }

@@ -34,13 +34,8 @@ const ASK_AFTER: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Frames taken as one chunk, in bytes.
 const CHUNK: usize = 256 << 10;
-/// The pause between reads while busy …
+/// The pause between reads while busy.
 const PAUSE: Duration = Duration::from_millis(1);
-/// … and while there is a backlog, when nobody waits for the newest change.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
-/// Commits were this old when they were sent: a backlog. Unlike the rate, this does not change when the server gets no
-/// processor for a moment; a reader that then wakes for every message takes the processor from it again and again.
-const BACKLOG: Duration = Duration::from_millis(250);
 /// Busy: more than this arrives within …
 const BUSY_BYTES: usize = 16 << 10;
 /// … about this time.
@@ -148,11 +143,10 @@ impl Reader {
         let (mut window_bytes, mut busy) = (0, false);
         let mut missing = 0;
         loop {
-            let backlog = self.age >= BACKLOG;
-            if busy || backlog {
+            if busy {
                 // The whole thread: nothing else runs on it (see `stream`), and a timer of the runtime would be served
                 // by epoll, which the server's every message wakes.
-                std::thread::sleep(if backlog { BACKLOG_PAUSE } else { PAUSE });
+                std::thread::sleep(PAUSE);
             }
             match self.read(missing).await {
                 Ok(count) => window_bytes += count,
