@@ -1,11 +1,9 @@
 //! From a config to what the commands work on.
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
+use crate::pipeline::Job;
 use crate::postgres::ConnInfo;
-use crate::schema::{Patterns, TableName};
-use crate::source::Source;
-use crate::source::postgres::PgSource;
 use crate::target::postgres::State;
 use crate::transform::Plan;
 use crate::verify::Ends;
@@ -17,15 +15,11 @@ pub fn ends(config: &Config) -> Result<Ends> {
     Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state })
 }
 
-/// The source's tables that match `[source] tables`, through the rules.
+/// The tables of the migration, through the rules: those it began with or, before it has begun, those that match.
 pub async fn plan(config: &Config) -> Result<Plan> {
-    let source = PgSource::new(ConnInfo::parse(&config.source.url)?, &config.migration.name);
-    let patterns = Patterns::parse(&config.source.tables)?;
-    let tables = source.tables(&patterns).await?;
-    let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
-    if let Some(pattern) = patterns.without_match(&names).first() {
-        let why = format!("[source] tables: {pattern:?} matches no table of {}", source.label());
-        return Err(Error::new(Kind::Config, why));
+    let job = Job::open(config.clone())?;
+    match job.recorded_plan().await? {
+        Some(plan) => Ok(plan),
+        None => job.plan().await,
     }
-    Plan::compile(&config.transform, &tables)
 }

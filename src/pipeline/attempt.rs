@@ -17,7 +17,7 @@ use super::vitals::Vitals;
 use super::{Job, Outcome, Until, snapshot};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
-use crate::schema::{Patterns, TableName, TableSchema};
+use crate::schema::{TableName, TableSchema};
 use crate::source::{Snapshot, Source};
 use crate::target::postgres::{LeaseOutcome, State};
 use crate::target::state::{Lease, Migration, Phase, TableStage, TableState};
@@ -219,43 +219,22 @@ async fn current_phase(state: &State) -> Result<Phase> {
     Ok(state.migration().await?.ok_or_else(missing)?.phase)
 }
 
-/// The tables this migration is of: those it began with, whatever has been created at the source since.
+/// The tables this migration is of, recorded by its first try.
 async fn settle_tables(job: &Job, lease: &Lease) -> Result<Plan> {
-    let state = job.target.state();
-    let recorded = state.tables().await?;
-    if recorded.is_empty() {
-        let plan = job.plan().await?;
-        let rows = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let tables: Vec<_> = plan
-            .tables()
-            .map(|t| {
-                (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes))
-            })
-            .collect();
-        if tables.is_empty() {
-            return Err(Error::new(Kind::Config, format!("{} has no table to migrate", job.source.label())));
-        }
-        state.add_tables(lease, &tables).await?;
+    if let Some(plan) = job.recorded_plan().await? {
         return Ok(plan);
     }
-    let all = job.source.tables(&Patterns::default()).await?;
-    let (ours, others): (Vec<Arc<TableSchema>>, Vec<_>) =
-        all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
-    if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
-        return Err(Error::new(
-            Kind::Schema,
-            format!("{} is part of the migration and no longer at the source", gone.source),
-        )
-        .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
+    let plan = job.plan().await?;
+    let rows = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let tables: Vec<_> = plan
+        .tables()
+        .map(|t| (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes)))
+        .collect();
+    if tables.is_empty() {
+        return Err(Error::new(Kind::Config, format!("{} has no table to migrate", job.source.label())));
     }
-    let patterns = Patterns::parse(&job.config.source.tables)?;
-    for table in others.iter().filter(|table| patterns.includes(&table.name)) {
-        tracing::warn!(
-            "{} matches [source] tables but was not there when the migration began: it is not migrated",
-            table.name
-        );
-    }
-    Plan::compile(&job.config.transform, &ours)
+    job.target.state().add_tables(lease, &tables).await?;
+    Ok(plan)
 }
 
 /// Slot, snapshot and copy: whatever of it is still to be done.

@@ -35,6 +35,7 @@ use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
 use crate::source::Source;
 use crate::source::postgres::PgSource;
+use crate::target::Target;
 use crate::target::postgres::PgTarget;
 use crate::telemetry;
 use crate::transform::Plan;
@@ -76,6 +77,30 @@ impl Job {
             ));
         }
         Plan::compile(&self.config.transform, &tables)
+    }
+
+    /// The tables the migration began with, whatever has been created at the source since; `None` before it has begun.
+    pub async fn recorded_plan(&self) -> Result<Option<Plan>> {
+        let recorded = self.target.state().tables().await?;
+        if recorded.is_empty() {
+            return Ok(None);
+        }
+        let all = self.source.tables(&Patterns::default()).await?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
+        if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
+            let why = format!("{} is part of the migration and no longer at the source", gone.source);
+            return Err(Error::new(Kind::Schema, why)
+                .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
+        }
+        let patterns = Patterns::parse(&self.config.source.tables)?;
+        for table in others.iter().filter(|table| patterns.includes(&table.name)) {
+            let name = &table.name;
+            tracing::warn!(
+                "{name} matches [source] tables but was not there when the migration began: it is not migrated"
+            );
+        }
+        Plan::compile(&self.config.transform, &ours).map(Some)
     }
 }
 
