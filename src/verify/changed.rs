@@ -22,8 +22,11 @@ use crate::transform::{Plan, TablePlan};
 
 /// Keys read at once, about.
 const AT_ONCE: u64 = 5_000;
-/// Keys a second that a comparison manages at least; two busy cores with both servers on them do several times that.
-const KEYS_PER_SECOND: f64 = 10_000.0;
+/// Keys a second that a comparison manages at least: a third of what two shared cores with both servers on them do.
+const KEYS_PER_SECOND: f64 = 25_000.0;
+
+/// From this many keys on it is asked whether reading everything is less work.
+const MANY: u64 = 100_000;
 
 /// What a final comparison has to read.
 #[derive(Debug, Clone)]
@@ -65,7 +68,14 @@ impl Scope {
         }
         match ends.state.changed_since(generation).await? {
             Tracked::Lost(why) => Ok(Scope::All(why)),
-            Tracked::Whole(changed) => Ok(Scope::select(plan, &changed)),
+            Tracked::Whole(changed) => {
+                let scope = Scope::select(plan, &changed);
+                let everything = last.duration_ms as f64 / 1000.0;
+                if scope.keys() >= MANY && scope.seconds(plan, last) > everything {
+                    return Ok(Scope::All(format!("that is less work than the {} rows that changed", scope.keys())));
+                }
+                Ok(scope)
+            }
         }
     }
 
