@@ -53,8 +53,15 @@ fn options() -> Options {
 }
 
 impl Stage {
-    fn applier(&self, drains: bool) -> Applier {
-        Applier::start(&self.source, &self.target, drains)
+    /// Plays a run, and waits for its first heartbeat.
+    async fn applier(&self, drains: bool) -> Applier {
+        let applier = Applier::start(&self.source, &self.target, drains);
+        support::wait_for("a heartbeat", Duration::from_secs(30), async || {
+            let sql = "SELECT count(*) FROM cutwater.run WHERE heartbeat_at > clock_timestamp() - interval '2 s'";
+            self.target.value::<i64>(sql).await == 1
+        })
+        .await;
+        applier
     }
 
     async fn drive(&self, options: &Options) -> cutwater::error::Result<cutwater::cutover::CutoverReport> {
@@ -93,7 +100,7 @@ async fn a_cutover_ends_with_a_live_target_and_a_fenced_source() {
         "echo \"$CUTWATER_MIGRATION $CUTWATER_TARGET_DATABASE\" >> {}; env | grep -c PASSWORD; true",
         facts.display()
     ));
-    let _applier = stage.applier(true);
+    let _applier = stage.applier(true).await;
     let done = stage.drive(&options()).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(done.downtime_ms.unwrap() < 10_000 && !done.resumed);
     assert_eq!((done.tables, done.rows, done.sequences), (1, 50, 2));
@@ -123,12 +130,13 @@ async fn a_refusal_names_every_closed_gate_and_touches_nothing() {
     busy.batch_execute("SET application_name = 'nightly'; BEGIN; UPDATE orders SET v = 'x' WHERE id = 2")
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(3200)).await;
-    let _applier = stage.applier(true);
-    support::wait_for("a heartbeat", Duration::from_secs(5), async || {
-        stage.target.value::<i64>("SELECT count(*) FROM cutwater.run").await == 1
+    support::wait_for("the transaction to be an old one", Duration::from_secs(30), async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'nightly'
+                   AND xact_start < clock_timestamp() - interval '3.2 s'";
+        stage.source.value::<i64>(sql).await == 1
     })
     .await;
+    let _applier = stage.applier(true).await;
     let error = stage.drive(&options()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let text = error.to_string();
@@ -151,7 +159,7 @@ async fn a_refusal_names_every_closed_gate_and_touches_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehearsal_goes_through_every_step_and_changes_nothing() {
     let stage = ready().await;
-    let _applier = stage.applier(true);
+    let _applier = stage.applier(true).await;
     let done = stage.drive(&Options { dry_run: true, ..options() }).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(done.rehearsed.iter().any(|line| line.contains("point of no return")), "{:?}", done.rehearsed);
     assert!(stage.source_writes().await);
@@ -162,7 +170,7 @@ async fn a_rehearsal_goes_through_every_step_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_does_not_drain_is_undone_within_the_downtime() {
     let stage = ready().await;
-    let _applier = stage.applier(false);
+    let _applier = stage.applier(false).await;
     let started = std::time::Instant::now();
     let error = stage.drive(&Options { max_downtime: Duration::from_secs(2), ..options() }).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Undone, "{error}");
@@ -176,7 +184,7 @@ async fn a_target_that_does_not_drain_is_undone_within_the_downtime() {
 async fn a_difference_behind_the_fence_undoes_it() {
     let stage = ready().await;
     stage.target.execute("UPDATE orders SET v = 'other' WHERE id = 7").await;
-    let _applier = stage.applier(true);
+    let _applier = stage.applier(true).await;
     let error = stage.drive(&options()).await.unwrap_err();
     assert!(error.kind() == Kind::Undone && error.to_string().contains("public.orders (1)"), "{error}");
     assert!(stage.source_writes().await);
@@ -185,7 +193,7 @@ async fn a_difference_behind_the_fence_undoes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_behind_the_fence_undoes_it() {
     let stage = ready().await;
-    let _applier = stage.applier(false);
+    let _applier = stage.applier(false).await;
     let shutdown = CancellationToken::new();
     let report = |progress: &Progress<'_>| {
         if matches!(progress, Progress::Fenced { .. }) {
@@ -210,7 +218,7 @@ async fn killed_before_the_point_of_no_return_it_is_undone_by_the_next_driver() 
         ("verified", |p| matches!(p, Progress::Sequences(_))),
     ];
     let stage = ready().await;
-    let _applier = stage.applier(true);
+    let _applier = stage.applier(true).await;
     for (step, last) in before {
         stage.kill_after(last).await;
         assert_eq!(stage.step().await, step);
@@ -233,7 +241,7 @@ async fn killed_after_the_point_of_no_return_it_goes_forward() {
         [|p| matches!(p, Progress::Permanent), |p| matches!(p, Progress::Switching(_))];
     for last in after {
         let stage = ready().await;
-        let _applier = stage.applier(true);
+        let _applier = stage.applier(true).await;
         stage.kill_after(last).await;
         assert!(!stage.source_writes().await);
         assert_eq!(abort(&stage.parts, &|_| {}).await.unwrap_err().kind(), Kind::Refused);
@@ -249,7 +257,7 @@ async fn a_failing_switch_command_is_run_again() {
     let folder = tempfile::tempdir().unwrap();
     let flag = folder.path().join("go");
     stage.parts.config.switch_command = Some(format!("test -e {}", flag.display()));
-    let _applier = stage.applier(true);
+    let _applier = stage.applier(true).await;
     let error = stage.drive(&options()).await.unwrap_err();
     assert!(error.kind() == Kind::Io && error.to_string().contains("point of no return"), "{error}");
     assert!(!stage.source_writes().await);
