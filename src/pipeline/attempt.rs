@@ -47,6 +47,8 @@ pub async fn attempt(
     }
     let Some(lease) = take_lease(state, vitals.holder(), stop).await? else { return Ok(Outcome::Stopped) };
     vitals.attach(state).await?;
+    // At once, not with the next beat: who sees a phase in the state must also see who is at work on it.
+    state.heartbeat(&vitals.report(progress, None)).await?;
     // Losing the lease ends the attempt at once; asking to stop ends it cleanly. Both cancel this token.
     let halt = stop.child_token();
     let keeper = keep_lease(state.clone(), lease.clone(), halt.clone());
