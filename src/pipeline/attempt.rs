@@ -61,6 +61,14 @@ pub async fn attempt(
     } else {
         keeper.abort();
     }
+    // Whatever broke, a successor's epoch is the true reason: do not try again beside it.
+    if result.is_err()
+        && !cut_over
+        && let Err(error) = state.renew_lease(&lease, LEASE).await
+        && error.kind() == Kind::Fenced
+    {
+        return Err(error);
+    }
     if let Err(error) = state.release_lease(&lease).await {
         tracing::debug!(%error, "could not release the lease; it ends by itself");
     }
@@ -350,6 +358,8 @@ impl Following<'_> {
         let Following { job, lease, plan, tables, vitals, halt } = self;
         let applier = job.target.applier(lease, &job.config.apply).await?;
         let from = applier.checkpoint();
+        // Known from here on, also if the stream never starts: lag that nobody can tell would read as none.
+        vitals.durable(&from, None);
         if let Goal::Position(goal) = goal
             && from.get() >= goal
         {

@@ -95,7 +95,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn drop_slot(&self) -> impl Future<Output = Result<()>> + Send;
 
     /// Starts the stream at `from`: the next event is the first transaction whose commit starts at or after it.
-    /// `tables` are the migrated tables as [`Source::tables`] gave them.
+    /// `tables` are the migrated tables as [`Source::tables`] gave them. The caller holds the lease: a predecessor that
+    /// still reads the slot is ended.
     fn stream(
         &self,
         from: &Position,

@@ -193,10 +193,10 @@ impl Source for PgSource {
     }
 
     async fn stream(&self, from: &Position, tables: &[Arc<TableSchema>], budget: &Budget) -> Result<PgStream> {
-        let binary = self.inner.binary.load(Ordering::Relaxed) && {
-            let client = self.client().await?;
-            self.server_version(&client).await? >= 140_000
-        };
+        let client = self.client().await?;
+        let ours = self.inner.info.session_name(&self.inner.name);
+        setup::end_predecessor(&client, self.slot_name(), &ours).await.context("freeing the slot")?;
+        let binary = self.inner.binary.load(Ordering::Relaxed) && self.server_version(&client).await? >= 140_000;
         PgStream::start(self, from.lsn(), tables, budget, binary).await
     }
 

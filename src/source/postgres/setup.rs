@@ -111,6 +111,22 @@ pub(super) async fn drop_slot(client: &Client, name: &str) -> Result<bool> {
     }
 }
 
+/// Ends the session in which a predecessor of ours still reads the slot: a frozen process, or a connection whose other end
+/// is gone without a word, would hold it until `wal_sender_timeout`. Only sessions that carry our own name; another
+/// reader is somebody else's, and is left alone.
+pub(super) async fn end_predecessor(client: &Client, slot: &str, application: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        let ended = client.query(include_str!("end_predecessor.sql"), &[&slot, &application]).await?;
+        if ended.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(slot, "ended the session of a predecessor that still read the slot");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
 /// What a server's refusal to replicate means, and what to do.
 pub(super) fn explain(error: Error) -> Error {
     let why = error.why().to_owned();
