@@ -250,8 +250,6 @@ async fn a_slot_ahead_of_the_checkpoint_is_refused() {
     db.execute("INSERT INTO t VALUES (1)").await;
     transactions(&mut stream, 1).await;
     let head = fixture.source.head().await.unwrap().position;
-    let error = fixture.source.stream(&fixture.from, &fixture.tables, &Budget::new(1 << 20)).await.err().unwrap();
-    assert_eq!(error.kind(), Kind::SlotInUse);
     stream.confirm(&Durable::committed(head));
     stream.close().await.unwrap();
     let error = fixture.source.stream(&fixture.from, &fixture.tables, &Budget::new(1 << 20)).await.err().unwrap();
