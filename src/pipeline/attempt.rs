@@ -324,7 +324,7 @@ async fn first_slot(
         // nothing was copied by it. Without it, it belongs to somebody else.
         if migration.phase == Phase::New {
             return Err(Error::new(
-                Kind::SlotInUse,
+                Kind::Config,
                 format!(
                     "{} already has a slot for a migration called {:?}, and this target knows nothing of it",
                     job.source.label(),
