@@ -25,6 +25,7 @@ mod binary;
 mod compare;
 mod database;
 mod proxy;
+mod versions;
 mod wait;
 
 pub use binary::{Cutwater, Finished, Running};
@@ -33,4 +34,6 @@ pub use cutwater::cli::demo::server::{LocalPostgres, ServerOptions, StopMode};
 pub use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer, WriterOptions};
 pub use database::{Database, pair, postgres, postgres_with};
 pub use proxy::Proxy;
+pub(crate) use versions::on_every_version;
+pub use versions::{Server, VERSIONS, postgres_of, programs_of, server_of};
 pub use wait::{rng, wait_for, within};

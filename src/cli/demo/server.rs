@@ -30,6 +30,7 @@ pub struct ServerOptions {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
     data_checksums: bool,
+    programs: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -50,6 +51,13 @@ impl ServerOptions {
     #[must_use]
     pub fn hba(mut self, line: &str) -> Self {
         self.hba.push(line.to_owned());
+        self
+    }
+
+    /// Uses the server in this folder (of `initdb` and `postgres`) instead of the one that [`find_programs`] finds.
+    #[must_use]
+    pub fn programs(mut self, folder: PathBuf) -> Self {
+        self.programs = Some(folder);
         self
     }
 
@@ -103,7 +111,7 @@ impl LocalPostgres {
     }
 
     fn start_blocking(options: &ServerOptions) -> Result<LocalPostgres> {
-        let programs = find_programs()?;
+        let programs = options.programs.clone().map_or_else(find_programs, Ok)?;
         let owner = Owner::unprivileged()?;
         let folder = new_folder()?;
         if let Some(owner) = owner {
