@@ -11,6 +11,7 @@ use cutwater::error::{Kind, Result};
 use cutwater::pipeline::build::SchemaWork;
 use cutwater::pipeline::progress::Progress;
 use cutwater::pipeline::snapshot;
+use cutwater::pipeline::steering::Steering;
 use cutwater::postgres::ConnInfo;
 use cutwater::schema::{Patterns, TableName};
 use cutwater::source::postgres::PgSource;
@@ -91,8 +92,8 @@ impl Migration {
     async fn copy(&self, snapshot: &Arc<impl Snapshot>, halt: &CancellationToken) -> Result<()> {
         let lease = self.lease().await;
         self.progress.begin(&self.states().await);
-        let config = &self.config.snapshot;
-        snapshot::copy(&self.target, snapshot, &self.plan, &lease, config, &self.progress, halt).await
+        let steering = Arc::new(Steering::new(&self.config));
+        snapshot::copy(&self.target, snapshot, &self.plan, &lease, &steering, &self.progress, halt).await
     }
 
     async fn states(&self) -> Vec<TableState> {

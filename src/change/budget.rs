@@ -1,6 +1,7 @@
 //! Law 4: one budget of bytes for everything in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -8,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub struct Budget {
     permits: Arc<Semaphore>,
-    total: u32,
+    total: Arc<AtomicU32>,
 }
 
 /// A share of the budget, given back when dropped.
@@ -21,15 +22,47 @@ const UNIT: usize = 1024;
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes / UNIT as u64).unwrap_or(u32::MAX >> 4).max(1);
-        Budget { permits: Arc::new(Semaphore::new(total as usize)), total }
+        let total = units(bytes);
+        Budget { permits: Arc::new(Semaphore::new(total as usize)), total: Arc::new(AtomicU32::new(total)) }
+    }
+
+    /// Makes it at least `bytes`. It never shrinks: shares of the old size are about.
+    pub fn grow(&self, bytes: u64) {
+        let wanted = units(bytes);
+        let before = self.total.fetch_max(wanted, Ordering::Relaxed);
+        self.permits.add_permits(wanted.saturating_sub(before) as usize);
     }
 
     /// Waits until `bytes` are free and takes them. A request larger than the whole budget gets all of it, alone: a
     /// single frame must pass, however large.
     pub async fn take(&self, bytes: usize) -> Share {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total);
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total.load(Ordering::Relaxed));
         let permit = Arc::clone(&self.permits).acquire_many_owned(units).await;
         Share(permit.expect("the semaphore is never closed"))
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes / UNIT as u64).unwrap_or(u32::MAX >> 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_budget_that_grows_lets_the_waiting_go_on() {
+        let budget = Budget::new(1 << 20);
+        let all = budget.take(1 << 20).await;
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.take(1 << 19).await }
+        });
+        budget.grow(2 << 20);
+        let half = waiting.await.expect("the new room is enough");
+        budget.grow(1 << 20);
+        drop((all, half));
+        drop(budget.take(usize::MAX).await);
+        assert_eq!(budget.permits.available_permits(), 2048);
     }
 }

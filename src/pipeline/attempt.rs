@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::SchemaWork;
 use super::progress::Progress;
-use super::stream::{Ended, Goal, Router, Terms, follow};
+use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
 use super::{Job, Outcome, Until, snapshot};
 use crate::change::{Budget, Position};
@@ -28,8 +28,6 @@ use crate::transform::Plan;
 const LEASE: Duration = Duration::from_secs(10);
 /// How often it is renewed, and how often a waiting instance looks again.
 const RENEW: Duration = Duration::from_secs(2);
-/// Changes in flight may hold this many batches' bytes.
-const BATCHES_IN_FLIGHT: u64 = 4;
 
 /// Tries once. `stop` asks for a clean end.
 pub async fn attempt(
@@ -285,8 +283,7 @@ async fn copy(
         }
     };
     vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
-    let config = &job.config.snapshot;
-    snapshot::copy(&job.target, &Arc::new(snapshot), plan, lease, config, progress, halt).await?;
+    snapshot::copy(&job.target, &Arc::new(snapshot), plan, lease, vitals.steering(), progress, halt).await?;
     // Until the stream has passed this place it may tell of rows that a TRUNCATE hid from the copy (TRAPS 7).
     let head = job.source.head().await?.position;
     state.set_copied_until(lease, &head).await
@@ -366,7 +363,7 @@ impl Following<'_> {
             return Ok(Ended::GoalReached);
         }
         let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
-        let budget = Budget::new(job.config.apply.batch_bytes.0.saturating_mul(BATCHES_IN_FLIGHT));
+        let budget = Budget::new(budget_for(&vitals.steering().now().apply));
         job.source.set_binary(snapshot::all_binary(&job.target, plan).await?);
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
@@ -375,7 +372,7 @@ impl Following<'_> {
         let mut router = Router::new((*plan).clone(), copied_at);
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
-        let terms = Terms { config: &job.config.apply, goal, copied_until };
+        let terms = Terms { goal, copied_until, budget: &budget };
         follow(stream, applier, &mut router, &terms, vitals, halt).await
     }
 }

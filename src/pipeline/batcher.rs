@@ -53,6 +53,16 @@ impl Batcher {
         }
     }
 
+    /// Other limits, from the next batch on.
+    pub fn set_limits(&mut self, max_rows: usize, max_bytes: usize) {
+        (self.max_rows, self.max_bytes) = (max_rows, max_bytes);
+    }
+
+    /// Whether the last batch ended inside a transaction, which is therefore open at the target.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// Adds an event.
     pub fn push(&mut self, event: ChangeEvent) {
         let size = match &event {

@@ -11,6 +11,7 @@
 //! | `preflight` | what would bite, looked for before anything is changed |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
+//! | `steering` | pauses and settings of a live run |
 //! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
 
 mod attempt;
@@ -19,6 +20,7 @@ pub mod build;
 pub mod preflight;
 pub mod progress;
 pub mod snapshot;
+pub mod steering;
 mod stream;
 mod vitals;
 

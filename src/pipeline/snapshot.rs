@@ -13,16 +13,15 @@
 //! The first failure ends all workers; what they had open is rolled back.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, TableProgress};
-use crate::config::SnapshotConfig;
+use super::steering::Steering;
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{Patterns, TableName, TableSchema};
 use crate::source::{CopyFormat, Part, Snapshot, Source};
@@ -40,21 +39,20 @@ pub async fn copy<S: Snapshot, T: Target>(
     snapshot: &Arc<S>,
     plan: &Plan,
     lease: &Lease,
-    config: &SnapshotConfig,
+    steering: &Arc<Steering>,
     progress: &Arc<Progress>,
     halt: &CancellationToken,
 ) -> Result<()> {
     let tables = tables_to_copy(target, plan, progress).await?;
-    let limit = config.max_rows_per_second.map(|rate| Arc::new(Throttle::new(rate)));
     let worker = Worker {
         target: target.clone(),
         snapshot: Arc::clone(snapshot),
         lease: Arc::new(lease.clone()),
-        chunk_rows: config.chunk_rows.max(1),
-        limit,
+        chunk_rows: steering.now().snapshot.chunk_rows.max(1),
+        steering: Arc::clone(steering),
     };
     let reporter = tokio::spawn(report(target.state().clone(), Arc::clone(progress)));
-    let copied = Driver::new(worker, tables, config.workers.max(1)).run(halt).await;
+    let copied = Driver::new(worker, tables).run(halt).await;
     reporter.abort();
     // The last second's counts, so that a finished table shows its rows.
     report_once(target.state(), progress, &mut HashMap::new()).await;
@@ -176,7 +174,7 @@ struct Worker<S, T> {
     snapshot: Arc<S>,
     lease: Arc<Lease>,
     chunk_rows: u64,
-    limit: Option<Arc<Throttle>>,
+    steering: Arc<Steering>,
 }
 
 impl<S, T: Clone> Clone for Worker<S, T> {
@@ -186,7 +184,7 @@ impl<S, T: Clone> Clone for Worker<S, T> {
             snapshot: Arc::clone(&self.snapshot),
             lease: Arc::clone(&self.lease),
             chunk_rows: self.chunk_rows,
-            limit: self.limit.clone(),
+            steering: Arc::clone(&self.steering),
         }
     }
 }
@@ -230,14 +228,12 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
     async fn load(&self, table: &Arc<Table>, part: &Part, mode: LoadMode) -> Result<u64> {
         let rows = self.snapshot.copy(part, &table.plan.columns, table.format).await?;
         let counters = Arc::clone(&table.progress);
-        let limit = self.limit.clone();
+        let steering = Arc::clone(&self.steering);
         let counted = rows.then(move |chunk| {
-            let (counters, limit) = (Arc::clone(&counters), limit.clone());
+            let (counters, steering) = (Arc::clone(&counters), Arc::clone(&steering));
             async move {
                 let chunk = chunk?;
-                if let Some(limit) = limit {
-                    limit.pass(chunk.rows).await;
-                }
+                steering.pass(chunk.rows).await;
                 counters.add(chunk.rows, chunk.bytes.len() as u64);
                 Ok(chunk)
             }
@@ -253,7 +249,6 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
 /// Decides what is done next. All its state is its own: the steps report back to it.
 struct Driver<S, T> {
     worker: Worker<S, T>,
-    workers: usize,
     waiting: VecDeque<Arc<Table>>,
     /// Tables in parts, in the order they were begun.
     open: Vec<Open>,
@@ -269,14 +264,17 @@ struct Open {
 }
 
 impl<S: Snapshot, T: Target> Driver<S, T> {
-    fn new(worker: Worker<S, T>, waiting: VecDeque<Arc<Table>>, workers: usize) -> Self {
-        Driver { worker, workers, waiting, open: Vec::new(), running: JoinSet::new() }
+    fn new(worker: Worker<S, T>, waiting: VecDeque<Arc<Table>>) -> Self {
+        Driver { worker, waiting, open: Vec::new(), running: JoinSet::new() }
     }
 
     async fn run(mut self, halt: &CancellationToken) -> Result<()> {
+        let mut orders = self.worker.steering.watch();
         let result = loop {
-            while self.running.len() < self.workers && self.start_one() {}
-            if self.running.is_empty() {
+            orders.mark_unchanged();
+            let workers = self.worker.steering.copy_workers();
+            while self.running.len() < workers && self.start_one(workers) {}
+            if self.running.is_empty() && self.waiting.is_empty() && self.open.is_empty() {
                 return Ok(());
             }
             let joined = tokio::select! {
@@ -285,7 +283,8 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
                     let why = "stopped during the copy; the same command goes on with the tables that are missing";
                     break Err(Error::new(Kind::Interrupted, why));
                 }
-                joined = self.running.join_next() => joined.expect("it is not empty"),
+                _ = orders.changed() => continue,
+                joined = self.running.join_next(), if !self.running.is_empty() => joined.expect("it is not empty"),
             };
             match joined.unwrap_or_else(|panic| Err(Error::new(Kind::Internal, panic.to_string()))) {
                 Ok(done) => self.take_in(done),
@@ -299,9 +298,9 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
     }
 
     /// Starts the next step; `false` if there is none that could be started now.
-    fn start_one(&mut self) -> bool {
+    fn start_one(&mut self, workers: usize) -> bool {
         // Half of the workers on one table is enough while others wait: a table's extension lock is its bottleneck.
-        let share = if self.waiting.is_empty() { self.workers } else { self.workers.div_ceil(2) };
+        let share = if self.waiting.is_empty() { workers } else { workers.div_ceil(2) };
         let free = self.open.iter_mut().filter(|open| !open.parts.is_empty() && open.running < share);
         if let Some(open) = free.min_by_key(|open| open.running) {
             let part = open.parts.pop_front().expect("chosen because it has one");
@@ -351,35 +350,6 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
     }
 }
 
-/// `max_rows_per_second`, over all workers together.
-struct Throttle {
-    per_row: Duration,
-    /// When the next row may pass.
-    next: Mutex<Instant>,
-}
-
-impl Throttle {
-    fn new(rows_per_second: u64) -> Self {
-        Throttle {
-            per_row: Duration::from_secs(1) / u32::try_from(rows_per_second).unwrap_or(u32::MAX).max(1),
-            next: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Waits until the rows that went before have used up their time.
-    async fn pass(&self, rows: u64) {
-        tokio::time::sleep_until(self.reserve(rows, Instant::now())).await;
-    }
-
-    /// When these rows may pass. Unused time is not saved up: there are no bursts.
-    fn reserve(&self, rows: u64, now: Instant) -> Instant {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = (*next).max(now);
-        *next = start + self.per_row.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
-        start
-    }
-}
-
 /// Tells the state once a second how far the tables are.
 async fn report(state: State, progress: Arc<Progress>) {
     let mut told = HashMap::new();
@@ -403,23 +373,5 @@ async fn report_once(state: &State, progress: &Progress, told: &mut HashMap<Tabl
             // It is for the eyes only; if the target is in trouble, a copy says so.
             Err(error) => tracing::debug!(%error, "could not report the copy's progress"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_throttle_spaces_chunks_and_saves_nothing_up() {
-        let throttle = Throttle::new(1_000);
-        let begun = Instant::now();
-        // Forty chunks of any workers at one moment: the last may pass when 3,900 rows have used up their time.
-        let last = (0..40).map(|_| throttle.reserve(100, begun)).last().expect("forty");
-        assert!(last >= begun + Duration::from_millis(3_900) && last < begun + Duration::from_millis(4_000));
-        // After a pause of a minute the next two chunks are still a tenth of a second apart.
-        let later = begun + Duration::from_secs(60);
-        assert_eq!(throttle.reserve(100, later), later);
-        assert_eq!(throttle.reserve(100, later), later + Duration::from_millis(100));
     }
 }

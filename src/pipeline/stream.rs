@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batcher::Batcher;
 use super::vitals::Vitals;
-use crate::change::{Begin, ChangeEvent, Position, Share};
+use crate::change::{Begin, Budget, ChangeEvent, Position, Share};
 use crate::config::ApplyConfig;
 use crate::error::{Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
@@ -58,12 +58,13 @@ pub enum Ended {
 /// How the stream is to be followed.
 #[derive(Debug)]
 pub struct Terms<'a> {
-    /// Size of batches.
-    pub config: &'a ApplyConfig,
     /// When to end.
     pub goal: &'a Goal,
     /// Where the last copy ended; see [`Batch::tolerate_missing`].
     pub copied_until: Option<Position>,
+    /// The stream's memory, which must hold several batches of whatever size is set: a transaction that fills the budget
+    /// before it fills a batch would be waited for without end.
+    pub budget: &'a Budget,
 }
 
 /// Runs until the goal is reached or `stop` is cancelled.
@@ -75,8 +76,12 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     vitals: &Vitals,
     stop: &CancellationToken,
 ) -> Result<Ended> {
-    let Terms { config, goal, copied_until } = terms;
-    let mut batcher = Batcher::new(config.batch_rows, usize::try_from(config.batch_bytes.0).unwrap_or(usize::MAX));
+    let Terms { goal, copied_until, budget } = terms;
+    let mut orders = vitals.steering().watch();
+    let mut config = orders.borrow_and_update().apply.clone();
+    let mut batcher = Batcher::new(config.batch_rows, config.batch_bytes.0 as usize);
+    // A pause begins where a batch ends: a target transaction that is open is not left open for an hour.
+    let paused = |batcher: &Batcher| vitals.steering().apply_paused() && !batcher.is_open();
     let mut deadline: Option<Instant> = None;
     // How old the newest commit was when the source sent it.
     let mut age = Duration::ZERO;
@@ -93,11 +98,17 @@ pub async fn follow<S: ChangeStream, A: Applier>(
         // Nothing is waited for once all that the goal asks for is here.
         let hurry = reached(goal, batcher.complete_to()) || reached(goal, idle.as_ref());
         let soon = |deadline: Instant| if hurry { Instant::now() } else { deadline };
-        let ready = deadline.filter(|_| batcher.has_complete()).map(soon);
+        let rest = paused(&batcher);
+        let ready = deadline.filter(|_| batcher.has_complete() && !rest).map(soon);
         let advance_at = idle.as_ref().filter(|_| batcher.is_idle()).map(|_| soon(advanced + every));
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Stopped,
+            _ = orders.changed() => {
+                config = orders.borrow_and_update().apply.clone();
+                budget.grow(budget_for(&config));
+                batcher.set_limits(config.batch_rows, config.batch_bytes.0 as usize);
+            }
             () = at(ready) => {}
             () = at(advance_at) => {
                 let to = idle.take().expect("advance_at is set only while a position waits");
@@ -109,7 +120,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 advanced = Instant::now();
                 continue;
             }
-            item = stream.next() => {
+            item = stream.next(), if !(rest && batcher.is_full()) => {
                 match item? {
                     StreamItem::Idle(position) => idle = Some(position),
                     StreamItem::Events(chunk) => {
@@ -122,7 +133,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                         }
                         batcher.hold(chunk.share);
                         if batcher.has_complete() && deadline.is_none() {
-                            deadline = Some(Instant::now() + linger(config, age));
+                            deadline = Some(Instant::now() + linger(&config, age));
                         }
                     }
                 }
@@ -131,7 +142,9 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 }
             }
         }
-        while let Some((mut batch, shares)) = batcher.take() {
+        while !paused(&batcher)
+            && let Some((mut batch, shares)) = batcher.take()
+        {
             batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
             let fenced = apply(&mut applier, &stream, batch, shares, vitals).await?;
             every = if fenced { FENCED_ADVANCE } else { IDLE_ADVANCE };
@@ -139,11 +152,12 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 break;
             }
         }
-        deadline = batcher.has_complete().then(|| Instant::now() + linger(config, age));
+        deadline = batcher.has_complete().then(|| Instant::now() + linger(&config, age));
         advanced = Instant::now();
     };
     if ended == Ended::Stopped
         && batcher.has_complete()
+        && !paused(&batcher)
         && let Some((mut batch, shares)) = batcher.take()
     {
         batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
@@ -165,6 +179,14 @@ fn reached(goal: &Goal, position: Option<&Position>) -> bool {
         Goal::None => false,
         Goal::Position(goal) => position.is_some_and(|position| position >= goal),
     }
+}
+
+/// Changes in flight may hold this many batches' bytes.
+const BATCHES_IN_FLIGHT: u64 = 4;
+
+/// The memory a stream is given.
+pub fn budget_for(config: &ApplyConfig) -> u64 {
+    config.batch_bytes.0.saturating_mul(BATCHES_IN_FLIGHT)
 }
 
 /// How long a batch waits for more: as configured, and while there is a backlog longer, as far as it adds little to the

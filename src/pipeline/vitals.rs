@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
+use super::steering::Steering;
 use super::{Job, Outcome};
 use crate::change::{Durable, Position};
 use crate::config::ByteSize;
@@ -43,6 +44,7 @@ pub struct Vitals {
     cut_over: AtomicBool,
     /// Told when both ends answer again after one of them did not.
     recovered: Notify,
+    steering: Arc<Steering>,
     inner: Mutex<Inner>,
 }
 
@@ -71,6 +73,7 @@ impl Vitals {
             worked: AtomicBool::new(false),
             cut_over: AtomicBool::new(false),
             recovered: Notify::new(),
+            steering: Arc::new(Steering::new(&job.config)),
             inner: Mutex::default(),
         }
     }
@@ -90,12 +93,29 @@ impl Vitals {
         &self.holder
     }
 
+    /// What the run is asked to do.
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
+    }
+
+    /// Takes up what is asked of the run, and says so in the state.
+    async fn obey(&self, state: &State) -> Result<()> {
+        let control = state.control().await?;
+        self.steering.take_up(&control);
+        if control.acknowledged < control.version {
+            state.acknowledge(control.version, &self.holder).await?;
+        }
+        Ok(())
+    }
+
     /// A try has the lease: heartbeats are ours to write. The first try takes up what the last run knew of the lag, so
     /// that it is true from the first second on.
     pub async fn attach(&self, state: &State) -> Result<()> {
         let first = !self.worked.swap(true, Ordering::Relaxed);
         let earlier = if first { state.run().await?.and_then(|(report, _)| report.caught_up_at) } else { None };
         let checkpoint = state.checkpoint().await?;
+        // Before any work: a pause outlives the process that was paused.
+        self.obey(state).await?;
         let mut inner = self.inner();
         if earlier.is_some() {
             inner.meter = LagMeter::new(earlier);
@@ -210,7 +230,11 @@ impl Vitals {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
-            health: health.unwrap_or(if inner.trouble.is_some() { Health::Stalled } else { Health::Ok }),
+            health: health.unwrap_or(match (&inner.trouble, self.rests(inner.phase)) {
+                (Some(_), _) => Health::Stalled,
+                (None, true) => Health::Paused,
+                (None, false) => Health::Ok,
+            }),
             caught_up_at: lag.caught_up_at,
             source_head: inner.head.as_ref().map(|head| head.position.clone()),
             lag_seconds: lag.seconds,
@@ -225,6 +249,15 @@ impl Vitals {
             indexes_done: copy.indexes_done,
             indexes_total: copy.indexes_total,
             trouble: inner.trouble.clone(),
+        }
+    }
+
+    /// Whether what this phase is about is paused.
+    fn rests(&self, phase: Option<Phase>) -> bool {
+        let orders = self.steering.now();
+        match phase {
+            Some(Phase::New | Phase::Snapshot | Phase::Indexing) => orders.snapshot_paused.is_some(),
+            _ => orders.apply_paused.is_some(),
         }
     }
 
@@ -280,6 +313,7 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
         }
         let told = async {
             state.heartbeat(&report).await?;
+            vitals.obey(state).await?;
             state.migration().await
         };
         match tokio::time::timeout(PATIENCE, told).await {

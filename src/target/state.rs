@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -227,7 +228,7 @@ pub struct RunReport {
     pub version: String,
     /// When it started, by its own clock.
     pub started_at: Timestamp,
-    /// `ok`, `stalled`, `error`, `stopped`.
+    /// `ok`, `stalled`, `paused`, `error`, `stopped`.
     pub health: Health,
     /// The newest source time at which everything then committed is known to be durable at the target.
     pub caught_up_at: Option<Timestamp>,
@@ -282,10 +283,42 @@ pub enum Health {
     Ok,
     /// It tries, and something is in the way.
     Stalled,
+    /// It was told to pause, and does.
+    Paused,
     /// It has stopped for good, with [`RunReport::trouble`].
     Error,
     /// It was asked to stop, and did.
     Stopped,
+}
+
+/// The row `cutwater.control`: what people ask of the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Raised by everyone who asks for something.
+    pub version: i64,
+    /// Since when the copy is paused, by the target's clock.
+    pub snapshot_paused_at: Option<Timestamp>,
+    /// Since when nothing is applied, by the target's clock.
+    pub apply_paused_at: Option<Timestamp>,
+    /// Who paused.
+    pub paused_by: Option<String>,
+    /// Key of the config file → value, as it is written there; it goes before the file's.
+    pub settings: BTreeMap<String, String>,
+    /// The version the run acts on.
+    pub acknowledged: i64,
+    /// Which run that is.
+    pub acknowledged_by: Option<String>,
+}
+
+/// A change to [`Control`]. `None` leaves something as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Pause the copy, or let it go on.
+    pub snapshot_paused: Option<bool>,
+    /// Pause the applying, or let it go on.
+    pub apply_paused: Option<bool>,
+    /// Settings to change; a `None` gives the setting back to the file.
+    pub settings: BTreeMap<String, Option<String>>,
 }
 
 /// A row of `cutwater.event`: who did what, from the first day.

@@ -80,7 +80,7 @@ pub async fn not_running(state: &State) -> Result<Option<String>> {
         None => Some("no run is alive".into()),
         Some((_, age)) if age > ALIVE_SECONDS => Some(format!("no run is alive (last heard of {age:.0} s ago)")),
         Some((report, _)) => match report.health {
-            Health::Ok | Health::Stalled => None,
+            Health::Ok | Health::Stalled | Health::Paused => None,
             Health::Stopped => Some("the run was stopped".into()),
             Health::Error => {
                 let error = report.trouble.map_or_else(String::new, |trouble| format!(": {}", trouble.error));

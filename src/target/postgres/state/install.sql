@@ -153,3 +153,17 @@ CREATE TABLE IF NOT EXISTS cutwater.event (
     command   text NOT NULL,
     outcome   text NOT NULL
 );
+
+-- What people ask of the run, alive or next: see crate::pipeline::steering. Whoever changes it raises the version; the run
+-- that has taken a version up writes it into acknowledged.
+CREATE TABLE IF NOT EXISTS cutwater.control (
+    migration          text PRIMARY KEY REFERENCES cutwater.migration ON DELETE CASCADE,
+    version            bigint NOT NULL DEFAULT 0,
+    snapshot_paused_at timestamptz,
+    apply_paused_at    timestamptz,
+    paused_by          text,
+    -- Key of the config file -> value as it is written there.
+    settings           jsonb NOT NULL DEFAULT '{}',
+    acknowledged       bigint NOT NULL DEFAULT 0,
+    acknowledged_by    text
+);
