@@ -36,7 +36,8 @@ impl Budget {
     /// Waits until `bytes` are free and takes them. A request larger than the whole budget gets all of it, alone: a
     /// single frame must pass, however large.
     pub async fn take(&self, bytes: usize) -> Share {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total.load(Ordering::Relaxed));
+        let units =
+            u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total.load(Ordering::Relaxed));
         let permit = Arc::clone(&self.permits).acquire_many_owned(units).await;
         Share(permit.expect("the semaphore is never closed"))
     }
