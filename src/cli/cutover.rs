@@ -86,6 +86,8 @@ fn report(progress: &Progress<'_>) {
         Progress::Verified { tables, rows } => tracing::info!(tables, rows, "both ends hold the same"),
         Progress::Sequences(count) => tracing::info!(count, "sequences are set"),
         Progress::Permanent => tracing::info!("the point of no return is passed"),
+        Progress::LateMade(count) => tracing::info!(count, "foreign keys and triggers are made"),
+        Progress::Validating(count) => tracing::info!(count, "validating foreign keys; the target is live meanwhile"),
         Progress::Switching(Some(command)) => tracing::info!(command, "moving the clients"),
         Progress::Switching(None) => tracing::info!("no switch_command: move the clients now"),
         Progress::Done(_) => tracing::info!("the target is live"),

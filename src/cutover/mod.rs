@@ -12,8 +12,9 @@
 //! | drain | `drained_at`, by the applier; drained | the same |
 //! | verify, unbroken, sequences | verified | the same |
 //! | **point of no return** | permanent row at the source | the next driver goes forward |
+//! | foreign keys and triggers that had to wait (`late`) | switching | what is there is skipped |
 //! | switch | switching | the command is run again: it is idempotent |
-//! | done | done, phase `target-live` | nothing is left to do |
+//! | done | done, phase `target-live` | the same command validates what waited |
 //!
 //! The truth about a fence is at the source (TRAPS 18): a driver that finds an unfinished attempt reads that row first.
 //! Before the point of no return every error, the time limit and Ctrl-C undo everything ([`Kind::Undone`]); after it
@@ -21,6 +22,7 @@
 
 pub mod gates;
 mod journal;
+mod late;
 mod rehearsal;
 mod sequences;
 mod steps;
@@ -114,6 +116,15 @@ pub struct CutoverReport {
     pub rows: u64,
     /// Sequences set.
     pub sequences: u64,
+    /// Foreign keys and triggers that waited for the cutover and were made by it.
+    pub late_made: u64,
+    /// Foreign keys of them validated since.
+    pub validated: u64,
+    /// Foreign keys of them that are not validated yet, and why: they hold for every new row. Running the same command
+    /// again goes on with them.
+    pub not_validated: Vec<String>,
+    /// What stayed behind on the source.
+    pub not_carried: Vec<String>,
     /// This driver went on from the point of no return of one before it.
     pub resumed: bool,
     /// The target was live already: nothing was done.
@@ -165,6 +176,10 @@ pub enum Progress<'a> {
     Sequences(u64),
     /// The point of no return is passed.
     Permanent,
+    /// Foreign keys and triggers that waited were made.
+    LateMade(u64),
+    /// So many foreign keys are validated now, while the target is live.
+    Validating(usize),
     /// The switch command starts.
     Switching(Option<&'a str>),
     /// The target is live.
@@ -194,7 +209,11 @@ pub async fn drive(
     match journal::settle(parts, options.dry_run, report).await? {
         journal::Standing::Clear => {}
         journal::Standing::Done(nonce) => {
-            return Ok(CutoverReport { nonce, was_done: true, max_downtime_ms, ..CutoverReport::default() });
+            let mut done = CutoverReport { nonce, was_done: true, max_downtime_ms, ..CutoverReport::default() };
+            if !options.dry_run {
+                late::validate(parts, &mut done, report, shutdown).await?;
+            }
+            return Ok(done);
         }
         journal::Standing::PastThePoint(nonce) => {
             let mut done = CutoverReport { nonce, resumed: true, max_downtime_ms, ..CutoverReport::default() };

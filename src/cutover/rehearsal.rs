@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{Passed, Steps};
-use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, sequences};
+use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, late, sequences};
 use crate::error::{Error, Result};
 use crate::source::postgres::fence;
 use crate::verify::changed::Scope;
@@ -84,6 +84,9 @@ impl Steps for Rehearsal<'_> {
     }
 
     async fn switch(&mut self, _: &CancellationToken) -> Result<()> {
+        if let Some(words) = late::waiting(self.parts).await? {
+            self.would(format!("make {words}, which could not be there while changes were applied"));
+        }
         match self.parts.config.switch_command.clone() {
             Some(command) => self.would(format!("run: {command}")),
             None => self.would("run no switch command: none is configured, clients move themselves"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, sequences, switch};
+use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
@@ -376,6 +376,7 @@ pub(super) async fn go_forward(
     if !journalled {
         return Err(forward(Error::new(Kind::Internal, "the journal does not know this attempt any more")));
     }
+    late::make(parts, done, report).await.map_err(forward)?;
     report(&Progress::Switching(parts.config.switch_command.as_deref()));
     switch::run(parts, &done.nonce, shutdown).await.map_err(forward)?;
     let downtime = since.map(|since| since.elapsed());
@@ -388,5 +389,7 @@ pub(super) async fn go_forward(
         .await
         .map_err(forward)?;
     report(&Progress::Done(downtime));
-    Ok(())
+    late::validate(parts, done, report, shutdown).await.map_err(|error| {
+        error.context("the target is live").fix("run cutwater cutover again: it goes on with what is not validated")
+    })
 }

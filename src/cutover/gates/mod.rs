@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, Parts, Progress, Reporter, journal};
+use super::{Options, Parts, Progress, Reporter, journal, late};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, connect};
 use crate::target::state::Migration;
@@ -51,11 +51,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn open(seen: impl Into<String>) -> Verdict {
+    pub(super) fn open(seen: impl Into<String>) -> Verdict {
         Verdict::Open { seen: seen.into() }
     }
 
-    fn closed(detail: impl Into<String>, fix: impl Into<String>) -> Verdict {
+    pub(super) fn closed(detail: impl Into<String>, fix: impl Into<String>) -> Verdict {
         Verdict::Closed { details: vec![detail.into()], fix: fix.into() }
     }
 
@@ -129,7 +129,7 @@ struct Look<'a> {
 type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
 
 /// The gates, in the order they are shown. The lag comes last, so that it was low just before the fence is taken.
-const GATES: [(&str, Check); 13] = [
+const GATES: [(&str, Check); 14] = [
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
     ("verify", |look| Box::pin(checks::verify(look))),
@@ -140,6 +140,7 @@ const GATES: [(&str, Check); 13] = [
     ("statistics", |look| Box::pin(checks::statistics(look))),
     ("indexes", |look| Box::pin(checks::indexes(look))),
     ("constraints", |look| Box::pin(checks::constraints(look))),
+    ("late-constraints", |look| Box::pin(late::gate(look.parts, &look.target, look.options.max_downtime))),
     ("sequences", |look| Box::pin(checks::sequences(look))),
     ("long-transaction", |look| Box::pin(checks::long_transactions(look))),
     ("lag", |look| Box::pin(lag::low(look))),

@@ -9,11 +9,15 @@
 //! | [`SchemaWork::build_keys_and_indexes`] | keys, then indexes, side by side; statistics | what is there is skipped |
 //! | [`SchemaWork::finish_constraints`] | foreign keys, triggers, rules, policies, comments | what is there is skipped |
 //!
+//! Where the role may not set `session_replication_role`, foreign keys, triggers and rules are not made here at all but
+//! written down for the cutover (`late`).
+//!
 //! What exists already is taken as it is: if all tables do, somebody made the schema and nothing is created before the
 //! load. Nothing is ever dropped or altered that was not made here. What can go wrong: a table that lacks a column, a
 //! trigger that would fire while changes are applied (TRAPS 15), an extension or a privilege missing at the target.
 
 mod errors;
+mod late;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
@@ -30,6 +34,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::dump::{Carried, DumpEntry, PgDump};
 use crate::schema::{Ident, TableName, ddl};
+use crate::target::postgres::State;
+use crate::target::postgres::late::{Late, count};
 use crate::transform::{Plan, TablePlan};
 
 /// The schema work of one run.
@@ -131,7 +137,17 @@ impl<'a> SchemaWork<'a> {
             let built = carried.keys.len() + carried.indexes.len() + carried.attaches.len();
             self.progress.set_indexes(built as u64, (built + carried.after.len()) as u64);
         }
-        self.run(carried.after.iter().map(Statement::of).collect(), &carried.settings, 1, halt).await
+        let (now, late) = late::part(&self.target().await?, &carried.after).await?;
+        if let Some(words) = count(&late) {
+            tracing::info!("session_replication_role is not permitted at the target: {words} are made at the cutover");
+        }
+        if !late.is_empty() {
+            let target = ConnInfo::parse(&self.config.target.url)?;
+            State::new(target, self.config.migration.name.as_str()).record_late(&late).await?;
+            // Written down is all that is done about them here.
+            late.iter().map(Late::label).for_each(|label| self.progress.index_ended(&label, true));
+        }
+        self.run(now.into_iter().map(Statement::of).collect(), &carried.settings, 1, halt).await
     }
 
     /// What the target will not have, in words.

@@ -27,7 +27,7 @@ use tokio::process::Command;
 
 pub use carried::Carried;
 pub use find::PgDump;
-pub use script::{DumpEntry, Script};
+pub use script::{DumpEntry, Script, Token, tokens};
 
 use crate::config::Url;
 use crate::error::{Context, Error, Kind, Result};

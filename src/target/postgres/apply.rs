@@ -117,8 +117,7 @@ pub(super) fn is_about_a_row(error: &tokio_postgres::Error) -> bool {
 impl PgApplier {
     /// Connects and reads the checkpoint. [`Kind::Fenced`] if the lease is no longer the current one.
     pub(super) async fn open(info: &ConnInfo, lease: &Lease, config: &ApplyConfig) -> Result<Self> {
-        let client =
-            session::open(info, &format!("cutwater_{}", lease.migration)).await.context("opening the applier")?;
+        let client = session::open(info, &lease.migration).await.context("opening the applier")?;
         session::set_origin(&client, &lease.migration).await;
         // FOR UPDATE waits for a predecessor's COMMIT that nobody knows the outcome of.
         let sql = "SELECT epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker = 0 FOR UPDATE";

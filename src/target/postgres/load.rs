@@ -30,7 +30,7 @@ pub(super) struct Copying<'a> {
 
 impl Copying<'_> {
     async fn client(&self) -> Result<Client> {
-        session::open(self.info, &format!("cutwater_{}", self.lease.migration)).await
+        session::open(self.info, &self.lease.migration).await
     }
 
     /// Locks the table's row of the state under our epoch; [`Kind::Fenced`] if that is over.

@@ -10,6 +10,7 @@
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
 //! | `cutover` | the fence's marker |
 //! | `tracking` | keys of changed rows, for the final comparison of a cutover |
+//! | `late` | foreign keys and triggers that may not exist while changes are applied |
 //!
 //! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
 //! checkpoint (`apply`) or the table's row of the state (`load`).
@@ -18,6 +19,7 @@ mod apply;
 mod catalog;
 mod cutover;
 mod encode;
+pub mod late;
 mod load;
 mod pipeline;
 mod replay;

@@ -3,17 +3,19 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use super::late;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 
-/// Opens a session in which foreign keys and triggers are off (the rows already hold what the source's did), commits are
+/// Opens a session in which foreign keys and triggers are off, or absent where that is not permitted ([`super::late`]):
+/// the rows already hold what the source's did. Commits are
 /// flushed before they return (law 1), and every statement is planned for the rows it is given. A process that hangs in
 /// mid-transaction loses its session after a minute: its successor waits for the rows it has locked.
 ///
 /// `random_page_cost`: with the default, which is that of disks, an update of a few per cent of a large table would read
 /// all of it. The rows are mostly in memory, where the copy or the application has just put them: by the key's index.
-pub(super) async fn open(info: &ConnInfo, application_name: &str) -> Result<Client> {
-    let client = connect(info, application_name).await?;
+pub(super) async fn open(info: &ConnInfo, migration: &str) -> Result<Client> {
+    let client = connect(info, &format!("cutwater_{migration}")).await?;
     client
         .batch_execute(
             "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';
@@ -26,14 +28,8 @@ pub(super) async fn open(info: &ConnInfo, application_name: &str) -> Result<Clie
         if error.kind() != Kind::Privilege {
             return Err(error);
         }
-        return Err(Error::new(
-            Kind::Privilege,
-            format!("{:?} may not set session_replication_role on the target, so its triggers would fire a second time", info.user),
-        )
-        .fix(format!(
-            "GRANT SET ON PARAMETER session_replication_role TO {};  (Postgres 15 and later; before, the role must be a superuser)",
-            crate::schema::Ident(&info.user)
-        )));
+        // What cannot be switched off must not be there: it is made at the cutover.
+        late::refuse_acting(&client, migration).await?;
     }
     Ok(client)
 }

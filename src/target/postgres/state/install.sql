@@ -116,6 +116,23 @@ CREATE TABLE IF NOT EXISTS cutwater.run (
     report       jsonb NOT NULL
 ) WITH (fillfactor = 50);
 
+-- Foreign keys and triggers that wait for the cutover, where the role cannot switch them off for its sessions. Of a
+-- foreign key statement is only its ADD CONSTRAINT; validated: the source's is; proved_at: no row without a parent then.
+CREATE TABLE IF NOT EXISTS cutwater.late (
+    migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    place         int NOT NULL,
+    kind          text NOT NULL,
+    tbl_schema    text NOT NULL,
+    tbl           text NOT NULL,
+    refers_schema text,
+    refers        text,
+    name          text NOT NULL,
+    statement     text NOT NULL,
+    validated     boolean NOT NULL,
+    proved_at     timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS late_once ON cutwater.late (migration, kind, tbl_schema, tbl, name, md5(statement));
+
 CREATE TABLE IF NOT EXISTS cutwater.cutover (
     migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
     nonce      text NOT NULL,

@@ -38,7 +38,7 @@ pub struct State {
     client: Arc<Mutex<Option<Arc<Client>>>>,
 }
 
-type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// The lease was taken, or somebody has it.
 #[derive(Debug)]
@@ -70,12 +70,12 @@ impl State {
         Ok(client)
     }
 
-    async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64> {
+    pub(super) async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64> {
         self.client().await?.execute(sql, params).await.context(doing)
     }
 
     /// Rows of a reading statement; none if the schema or table does not exist yet.
-    async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
+    pub(super) async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>> {
         match self.client().await?.query(sql, params).await {
             Ok(rows) => Ok(rows),
             Err(error) if is_missing(&error) => Ok(Vec::new()),
