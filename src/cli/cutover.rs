@@ -1,5 +1,6 @@
 //! `cutwater cutover`: drives [`crate::cutover`] and says what happens.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
@@ -98,7 +99,9 @@ fn report(progress: &Progress<'_>) {
 
 fn render(name: &str, done: &CutoverReport) -> String {
     if done.was_done {
-        return format!("{name}  CUT OVER already. The target is live. Nothing was done.");
+        let rest = late(done);
+        let what = if rest.is_empty() { " Nothing was done.".to_owned() } else { format!("\n\n{}", rest.trim_end()) };
+        return format!("{name}  CUT OVER already. The target is live.{what}");
     }
     if !done.rehearsed.is_empty() {
         let steps: String =
@@ -125,10 +128,32 @@ fn render(name: &str, done: &CutoverReport) -> String {
          downtime  {writes}\n\
          drain     {}\n\
          verify    {compared}, 0 differ ({})\n\
-         sequences {}\n\n\
+         sequences {}\n{}\n\
          When no client uses the old source any more: cutwater teardown --release-source",
         millis(done.drain_ms),
         millis(done.verify_ms),
         done.sequences,
+        late(done),
     )
+}
+
+/// What waited for the cutover, what of it is still open, and what stayed behind. Ends with a line break, or is empty.
+fn late(done: &CutoverReport) -> String {
+    let mut text = String::new();
+    if done.late_made > 0 {
+        let _ = writeln!(text, "late      {} that had to wait made: foreign keys, triggers", human::plural(done.late_made, "object"));
+    }
+    if done.validated > 0 {
+        let _ = writeln!(text, "validated {}", human::plural(done.validated, "foreign key"));
+    }
+    for open in &done.not_validated {
+        let _ = writeln!(text, "open      {open}");
+    }
+    if !done.not_validated.is_empty() {
+        text.push_str("          they hold for new rows; cutwater cutover goes on with the old ones\n");
+    }
+    if !done.not_carried.is_empty() {
+        let _ = writeln!(text, "not carried: {}", done.not_carried.join(", "));
+    }
+    text
 }

@@ -81,8 +81,12 @@ pub(super) async fn validate(
         return Ok(());
     }
     report(&Progress::Validating(open.len()));
-    let validated = late::validate(&client, &made, shutdown).await.context("validating foreign keys")?;
-    done.validated = validated.done;
-    done.not_validated = validated.open;
+    match late::validate(&client, &made, shutdown).await {
+        Ok(validated) => {
+            done.validated = validated.done;
+            done.not_validated = validated.open;
+        }
+        Err(error) => done.not_validated = open.iter().map(|late| format!("{}: {}", late.label(), error.why())).collect(),
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! privileges are *tried* in transactions that are rolled back: a catalogue does not know what a managed service adds
 //! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything.
 
+mod late;
 mod not_carried;
 mod source;
 mod standby;
@@ -139,6 +140,7 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     source::privileges(&old, &from.user, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
     target::server(&new, &to.user, &from, &to, &facts, &mut report).await?;
+    late::look(&old, &new, &to.user, plan, &mut report).await?;
     let absent = target::tables(&new, config, plan, &mut report).await?;
     programs(&facts, absent, &mut report).await;
     not_carried::list(&old, &application, &mut report).await?;

@@ -72,21 +72,6 @@ pub(super) async fn server(
                 .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(row.get(5)), Ident(user)));
         }
     }
-    match tried(client, "SET LOCAL session_replication_role = replica").await {
-        Ok(()) => report.pass(End::Target, "replica-role", "foreign keys and triggers can be held off"),
-        Err(error) => {
-            let finding = report.fail(
-                End::Target,
-                "replica-role",
-                error.kind(),
-                format!("session_replication_role is not permitted to {user:?}: triggers would fire twice"),
-            );
-            finding.fix(match number {
-                150_000.. => format!("GRANT SET ON PARAMETER session_replication_role TO {};", Ident(user)),
-                _ => format!("ALTER ROLE {} SUPERUSER;   (before Postgres 15 there is no smaller right)", Ident(user)),
-            });
-        }
-    }
     match tried(client, "SELECT pg_replication_origin_create('cutwater_check')").await {
         Ok(()) => report.pass(End::Target, "origin", "changes can be marked with their origin"),
         Err(error) => {
