@@ -92,15 +92,25 @@ fn writer(source: &Arc<Database>, stop: &CancellationToken) -> tokio::task::Join
             let (some, place) = (rng.random_range(1..500), rng.random_range(1..100));
             let sql = match rng.random_range(0..9) {
                 0 => format!("DELETE FROM shop.customer WHERE id = {some}"),
-                1 => format!("INSERT INTO shop.customer VALUES ({next}, {some}, 'new'); INSERT INTO shop.item (id, customer) VALUES ({next}, {next})"),
+                1 => format!(
+                    "INSERT INTO shop.customer VALUES ({next}, {some}, 'new'); INSERT INTO shop.item (id, customer) VALUES ({next}, {next})"
+                ),
                 2 => format!("UPDATE shop.item SET customer = {some} WHERE id % 500 = {some}"),
                 // A parent goes and its children have moved to another in the same transaction.
-                3 => format!("UPDATE shop.item SET customer = (SELECT min(id) FROM shop.customer) WHERE customer = {some}; DELETE FROM shop.customer WHERE id = {some} AND id > 1"),
+                3 => format!(
+                    "UPDATE shop.item SET customer = (SELECT min(id) FROM shop.customer) WHERE customer = {some}; DELETE FROM shop.customer WHERE id = {some} AND id > 1"
+                ),
                 4 => format!("UPDATE shop.seat SET place = 101 - place WHERE place IN ({place}, 101 - {place})"),
-                5 => format!("INSERT INTO shop.hen VALUES ({next}, {next}); INSERT INTO shop.egg VALUES ({next}, {next})"),
+                5 => format!(
+                    "INSERT INTO shop.hen VALUES ({next}, {next}); INSERT INTO shop.egg VALUES ({next}, {next})"
+                ),
                 6 => format!("DELETE FROM shop.item WHERE id = {some}"),
-                7 => format!("UPDATE shop.customer SET id = {next} WHERE id = {some} AND NOT EXISTS (SELECT FROM shop.customer c WHERE c.boss = {some}) AND NOT EXISTS (SELECT FROM shop.event e WHERE e.customer = {some})"),
-                _ => format!("INSERT INTO shop.event SELECT {next}, {next} % 20, min(id) FROM shop.customer; INSERT INTO shop.guest SELECT {next}, min(id) FROM shop.customer"),
+                7 => format!(
+                    "UPDATE shop.customer SET id = {next} WHERE id = {some} AND NOT EXISTS (SELECT FROM shop.customer c WHERE c.boss = {some}) AND NOT EXISTS (SELECT FROM shop.event e WHERE e.customer = {some})"
+                ),
+                _ => format!(
+                    "INSERT INTO shop.event SELECT {next}, {next} % 20, min(id) FROM shop.customer; INSERT INTO shop.guest SELECT {next}, min(id) FROM shop.customer"
+                ),
             };
             match client.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await {
                 Ok(()) => committed += 1,

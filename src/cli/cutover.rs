@@ -141,7 +141,11 @@ fn render(name: &str, done: &CutoverReport) -> String {
 fn late(done: &CutoverReport) -> String {
     let mut text = String::new();
     if done.late_made > 0 {
-        let _ = writeln!(text, "late      {} that had to wait made: foreign keys, triggers", human::plural(done.late_made, "object"));
+        let _ = writeln!(
+            text,
+            "late      {} that had to wait made: foreign keys, triggers",
+            human::plural(done.late_made, "object")
+        );
     }
     if done.validated > 0 {
         let _ = writeln!(text, "validated {}", human::plural(done.validated, "foreign key"));

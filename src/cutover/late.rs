@@ -86,7 +86,9 @@ pub(super) async fn validate(
             done.validated = validated.done;
             done.not_validated = validated.open;
         }
-        Err(error) => done.not_validated = open.iter().map(|late| format!("{}: {}", late.label(), error.why())).collect(),
+        Err(error) => {
+            done.not_validated = open.iter().map(|late| format!("{}: {}", late.label(), error.why())).collect()
+        }
     }
     Ok(())
 }

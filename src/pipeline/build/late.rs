@@ -57,8 +57,7 @@ fn of(entry: &DumpEntry, kind: LateKind) -> Result<Late> {
     let mut names = entry.names().into_iter();
     let unreadable = || Error::new(Kind::Internal, format!("{} is not written as it should be", entry.label()));
     let table = names.next().ok_or_else(unreadable)?;
-    let mut late =
-        Late { kind, table, refers: None, name: String::new(), sql: entry.sql.clone(), validated: true };
+    let mut late = Late { kind, table, refers: None, name: String::new(), sql: entry.sql.clone(), validated: true };
     match kind {
         LateKind::ForeignKey => {
             let at = constraint_at(&entry.sql).ok_or_else(unreadable)?;
@@ -79,7 +78,8 @@ fn of(entry: &DumpEntry, kind: LateKind) -> Result<Late> {
 /// Where `ADD CONSTRAINT` begins.
 fn constraint_at(sql: &str) -> Option<usize> {
     let found: Vec<_> = tokens(sql).collect();
-    let pair = found.windows(2).find(|pair| (pair[0].1, pair[1].1) == (Token::Word("ADD"), Token::Word("CONSTRAINT")))?;
+    let pair =
+        found.windows(2).find(|pair| (pair[0].1, pair[1].1) == (Token::Word("ADD"), Token::Word("CONSTRAINT")))?;
     Some(pair[0].0)
 }
 

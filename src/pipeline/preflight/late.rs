@@ -9,7 +9,11 @@ use crate::transform::Plan;
 
 pub(super) async fn look(old: &Client, new: &Client, user: &str, plan: &Plan, report: &mut Report) -> Result<()> {
     if role_may_switch_off(new).await? {
-        report.pass(End::Target, "replica-role", "foreign keys and triggers can be switched off while changes are applied");
+        report.pass(
+            End::Target,
+            "replica-role",
+            "foreign keys and triggers can be switched off while changes are applied",
+        );
         return Ok(());
     }
     let version: i32 = new.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
@@ -17,10 +21,8 @@ pub(super) async fn look(old: &Client, new: &Client, user: &str, plan: &Plan, re
         150_000.. => format!("GRANT SET ON PARAMETER session_replication_role TO {};", Ident(user)),
         _ => "before Postgres 15 only a superuser may set it".to_owned(),
     };
-    let (schemas, names): (Vec<&str>, Vec<&str>) = plan
-        .tables()
-        .map(|table| (table.source.name.schema.as_str(), table.source.name.table.as_str()))
-        .unzip();
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        plan.tables().map(|table| (table.source.name.schema.as_str(), table.source.name.table.as_str())).unzip();
     let row = old
         .query_one(include_str!("late.sql"), &[&schemas, &names])
         .await

@@ -15,8 +15,7 @@ struct Place {
 }
 
 async fn places(client: &Client, late: &Late) -> Result<(Vec<Place>, bool)> {
-    let version: i32 =
-        client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
+    let version: i32 = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
     let parent_first = version >= 180_000;
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&late.table.schema, &late.table.table, &late.name, &parent_first];

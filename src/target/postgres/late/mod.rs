@@ -108,7 +108,11 @@ impl Late {
 /// `41 foreign keys and 6 triggers`; `None` if there is nothing.
 pub fn count(late: &[Late]) -> Option<String> {
     let number = |kind| late.iter().filter(|late| late.kind == kind).count();
-    counted(number(LateKind::ForeignKey), number(LateKind::Trigger), number(LateKind::Rule) + number(LateKind::RowSecurity))
+    counted(
+        number(LateKind::ForeignKey),
+        number(LateKind::Trigger),
+        number(LateKind::Rule) + number(LateKind::RowSecurity),
+    )
 }
 
 /// The same for numbers.
@@ -178,7 +182,10 @@ pub(super) async fn refuse_acting(client: &Client, migration: &str) -> Result<()
     let sql = "SELECT EXISTS (SELECT FROM cutwater.cutover WHERE migration = $1 AND step = $2)";
     let switching = client.query_one(sql, &[&migration, &CutoverStep::Switching.as_str()]).await?;
     if switching.get(0) {
-        return Err(Error::new(Kind::Transient, "a cutover is past its point of no return: nothing is applied any more"));
+        return Err(Error::new(
+            Kind::Transient,
+            "a cutover is past its point of no return: nothing is applied any more",
+        ));
     }
     let more = if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
     let statements: Vec<&str> = found.iter().map(|acting| acting.remove.as_str()).collect();
@@ -241,9 +248,8 @@ impl State {
 
     /// What waits for the cutover, or has been made by it, of tables that are part of the migration.
     pub async fn late(&self) -> Result<Vec<Late>> {
-        let rows = self
-            .query("reading what is made at the cutover", include_str!("recorded.sql"), &[&self.name()])
-            .await?;
+        let rows =
+            self.query("reading what is made at the cutover", include_str!("recorded.sql"), &[&self.name()]).await?;
         rows.iter()
             .map(|row| {
                 let refers: Option<(String, String)> = row.get::<_, Option<String>>(3).zip(row.get(4));
