@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use support::{Cutwater, Database, Finished, assert_equal, pair, wait_for};
@@ -113,10 +114,35 @@ async fn a_run_that_waits_for_an_open_transaction_names_it_and_can_be_stopped() 
 async fn a_config_for_another_migration_is_refused() {
     let (source, target, cutwater) = items().await;
     cutwater.run(UNTIL, MINUTE).await.assert_code(0);
-    let other = Cutwater::new(&source.url(), &target.url())
-        .and("[[transform]]\nmatch = \"public.item\"\nrename = { table = \"thing\" }");
-    let finished = other.run(UNTIL, MINUTE).await.assert_code(2);
-    assert_says(&finished, &["other ends or other rules", "fix: "]);
+    let (elsewhere, _) = pair().await;
+    elsewhere.execute("CREATE TABLE public.item (id int PRIMARY KEY, v text, n int DEFAULT 0)").await;
+    let toml = |name: &str, source: &Database| {
+        let (source, target) = (source.url(), target.url());
+        format!(
+            "[migration]\nname = \"{name}\"\n[source]\nurl = \"{source}\"\n[target]\nurl = \"{target}\"\nexisting = \"truncate\""
+        )
+    };
+    let other_end = Cutwater::with_config(&toml(&source.name, &elsewhere));
+    let finished = other_end.run(UNTIL, MINUTE).await.assert_code(2);
+    assert_says(&finished, &["this is a config for another migration", "its source was", &elsewhere.name, "fix: "]);
+    for command in ["status", "verify", "cutover", "teardown"] {
+        let finished = other_end.run(&[command], MINUTE).await.assert_code(2);
+        assert_says(&finished, &["this is a config for another migration"]);
+    }
+    // Another name: the rows of the first migration would be emptied away under it.
+    let other_name = Cutwater::with_config(&toml("another_name", &source));
+    let finished = other_name.run(UNTIL, MINUTE).await.assert_code(2);
+    assert_says(
+        &finished,
+        &["this is a config for another migration", "public.item belongs to migration", &source.name],
+    );
+    assert_eq!(count(&target, "public.item").await, 100);
+    assert_eq!(count(&source, "pg_replication_slots WHERE slot_name = 'cutwater_another_name'").await, 0);
+    // What may change does.
+    let url = source.url();
+    let changed = cutwater.and("[snapshot]\nworkers = 1\n[apply]\nbatch_rows = 7\n[cutover]\nsequence_margin = 5");
+    changed.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&url, &target.url(), &["public.item"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,4 +225,33 @@ async fn connections_that_break_at_either_end_are_made_again_and_nothing_is_lost
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_rule_names_the_tables_it_shapes_and_the_command_that_copies_them_again() {
+    let (source, target, cutwater) = items().await;
+    source
+        .execute(
+            "CREATE TABLE public.user_a (id int PRIMARY KEY, mail text);
+             CREATE TABLE public.user_b (id int PRIMARY KEY, mail text)",
+        )
+        .await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let before = fs::read_to_string(cutwater.config_path()).unwrap();
+    let changed = cutwater.and("[[transform]]\nmatch = \"public.user_*\"\ncolumns = [\"!mail\"]");
+    source.execute("INSERT INTO public.user_a VALUES (1, 'a')").await;
+    for command in [UNTIL, &["verify"], &["cutover", "--dry-run"]] {
+        let finished = changed.run(command, MINUTE).await.assert_code(2);
+        let says = [
+            "[[transform]] makes something else of public.user_a, public.user_b than when they were copied",
+            "fix: cutwater tables resync public.user_a public.user_b",
+        ];
+        assert_says(&finished, &says);
+    }
+    assert_eq!(count(&target, "public.user_a").await, 0, "nothing was applied in the wrong shape");
+    // A rule that changes nothing is no change, and the rule put back goes on.
+    fs::write(changed.config_path(), before.clone() + "\n[[transform]]\nmatch = \"public.user_*\"\ncolumns = [\"*\"]")
+        .unwrap();
+    changed.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item", "public.user_a", "public.user_b"]).await;
 }

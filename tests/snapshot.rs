@@ -18,7 +18,7 @@ use cutwater::source::postgres::PgSource;
 use cutwater::source::{Snapshot, Source};
 use cutwater::target::Target;
 use cutwater::target::postgres::{LeaseOutcome, PgTarget};
-use cutwater::target::state::{Lease, TableStage, TableState};
+use cutwater::target::state::{Lease, NewTable, TableStage, TableState};
 use cutwater::transform::Plan;
 use support::{Database, assert_equal, pair, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -68,8 +68,12 @@ impl Migration {
         let rows: Vec<_> = migration
             .plan
             .tables()
-            .map(|t| {
-                (t.source.name.clone(), t.shaped.name.clone(), t.source.estimated_rows as i64, t.source.bytes as i64)
+            .map(|t| NewTable {
+                source: t.source.name.clone(),
+                target: t.shaped.name.clone(),
+                rows: t.source.estimated_rows as i64,
+                bytes: t.source.bytes as i64,
+                rule: String::new(),
             })
             .collect();
         state.add_tables(&lease, &rows).await.unwrap();

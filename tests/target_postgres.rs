@@ -15,7 +15,7 @@ use cutwater::postgres::ConnInfo;
 use cutwater::schema::{Column, ColumnType, Key, Relkind, ReplicaIdentity, TableName, TableSchema};
 use cutwater::source::{CopyChunk, CopyFormat, CopyStream, SourceIdentity};
 use cutwater::target::postgres::{LeaseOutcome, PgApplier, PgTarget};
-use cutwater::target::state::Lease;
+use cutwater::target::state::{Lease, NewTable};
 use cutwater::target::{Applied, Applier, Batch, BatchEnd, LoadMode, Target};
 use jiff::Timestamp;
 use support::Database;
@@ -615,6 +615,11 @@ fn stream(chunks: Vec<Result<CopyChunk, Error>>) -> CopyStream {
     Box::pin(futures::stream::iter(chunks))
 }
 
+fn new_table(table: &TableSchema) -> NewTable {
+    let (source, target) = (table.name.clone(), table.name.clone());
+    NewTable { source, target, rows: 2, bytes: 100, rule: String::new() }
+}
+
 fn chunk(text: &'static str) -> Result<CopyChunk, Error> {
     Ok(CopyChunk { bytes: Bytes::from_static(text.as_bytes()), rows: text.matches('\n').count() as u64 })
 }
@@ -624,7 +629,7 @@ async fn a_table_is_loaded_whole_or_not_at_all() {
     let f = Fixture::new(USERS).await;
     let t = users();
     let columns = ["id", "name", "note"].map(String::from);
-    f.target.state().add_tables(&f.lease, &[(t.name.clone(), t.name.clone(), 2, 100)]).await.unwrap();
+    f.target.state().add_tables(&f.lease, &[new_table(&t)]).await.unwrap();
     f.database.execute("INSERT INTO users VALUES (99, 'left over')").await;
     let load = |chunks| {
         f.target.load(&f.lease, &t.name, &t, &columns, CopyFormat::PgText, LoadMode::Whole, &POSITION, stream(chunks))
@@ -654,7 +659,7 @@ async fn a_table_loaded_in_parts_is_copied_only_when_all_are_there() {
     let f = Fixture::new(&format!("{USERS}; CREATE TABLE pets (id int PRIMARY KEY, owner int REFERENCES users)")).await;
     let t = users();
     let columns = ["id", "name", "note"].map(String::from);
-    f.target.state().add_tables(&f.lease, &[(t.name.clone(), t.name.clone(), 2, 100)]).await.unwrap();
+    f.target.state().add_tables(&f.lease, &[new_table(&t)]).await.unwrap();
     f.database.execute("INSERT INTO users VALUES (99, 'left over')").await;
     f.target.begin_table(&f.lease, &t.name, &t).await.unwrap();
     assert!(f.rows("users").await.is_empty());

@@ -16,6 +16,7 @@ pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> 
     let ends = ends::ends(&config)?;
     let state = ends.state.clone();
     let plan = ends::plan(&config).await?;
+    state.require_current().await?;
     let patterns = Patterns::parse(&config.source.tables)?;
     let name = config.migration.name;
     let parts = Parts { ends, plan, patterns, config: config.cutover };

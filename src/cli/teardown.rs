@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::TeardownArgs;
 use super::{Context, Ended, event, output};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::pipeline::belongs;
 use crate::postgres::ConnInfo;
 use crate::source::Source;
 use crate::source::postgres::PgSource;
@@ -21,7 +22,8 @@ pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended>
     let source = PgSource::new(ConnInfo::parse(&config.source.url)?, name);
     let state = State::new(ConnInfo::parse(&config.target.url)?, name.as_str());
     let migration = state.migration().await.context("looking at the target's state")?;
-    if migration.is_some() {
+    if let Some(migration) = &migration {
+        belongs::ends(&config, migration)?;
         may(&state, args).await?;
     }
     let listed = list(&source, migration.is_some()).await?;

@@ -13,6 +13,7 @@ pub(super) async fn run(context: &Context) -> Result<Ended> {
     let config = context.config()?;
     let ends = ends::ends(&config)?;
     let plan = ends::plan(&config).await?;
+    ends.state.require_current().await?;
     let progress = |table: &TableReport, done: usize, total: usize| {
         tracing::info!(table = %table.source, rows = table.rows_source, differing = table.differing, "compared {done} of {total}");
     };

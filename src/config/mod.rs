@@ -16,6 +16,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+pub use fingerprint::RecordedEnds;
 pub use units::{ByteSize, HumanDuration};
 
 /// The whole file.

@@ -11,16 +11,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::build::SchemaWork;
+use super::preflight::{self, Verdict};
 use super::progress::Progress;
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
-use super::{Job, Outcome, Until, snapshot};
+use super::{Job, Outcome, Until, belongs, snapshot};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{Snapshot, Source};
 use crate::target::postgres::{LeaseOutcome, State};
-use crate::target::state::{Lease, Migration, Phase, TableStage, TableState};
+use crate::target::state::{Lease, Migration, NewTable, Phase, TableStage, TableState};
 use crate::target::{Applier, Target};
 use crate::transform::Plan;
 
@@ -44,6 +45,7 @@ pub async fn attempt(
         return Ok(Outcome::CutOver);
     }
     let Some(lease) = take_lease(state, vitals.holder(), stop).await? else { return Ok(Outcome::Stopped) };
+    belongs::upgrade(&job.config, state, &migration, &lease).await?;
     vitals.attach(state).await?;
     // At once, not with the next beat: who sees a phase in the state must also see who is at work on it.
     state.heartbeat(&vitals.report(progress, None)).await?;
@@ -74,32 +76,29 @@ pub async fn attempt(
 }
 
 /// Finds the migration in the state or begins it, and refuses what does not belong together.
-async fn enrol(job: &Job) -> Result<Migration> {
+pub async fn enrol(job: &Job) -> Result<Migration> {
     let state = job.target.state();
     let identity = job.source.identity().await.context("asking the source who it is")?;
-    let fingerprint = job.config.fingerprint();
-    if state.migration().await?.is_none() {
-        let report = super::preflight::inspect(&job.config, &job.plan().await?).await?;
+    if let Some(migration) = state.migration().await? {
+        belongs::ends(&job.config, &migration)?;
+        belongs::rules(&job.config, &state.tables().await?)?;
+    } else {
+        let plan = job.plan().await?;
+        let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
+        belongs::unclaimed(state, &targets).await?;
+        let report = preflight::inspect(&job.config, &plan).await?;
         if let Some(refusal) = report.refusal() {
             return Err(refusal);
         }
+        for note in report.of(Verdict::Note) {
+            tracing::info!("{}: {}", note.end, note.text);
+        }
         state.install().await?;
-        state.begin(&fingerprint, &identity, &job.source.label(), &job.target.label()).await?;
+        state.begin(&job.config.fingerprint(), &identity, &job.source.label(), &job.target.label()).await?;
     }
     state.install().await?;
     let missing = || Error::new(Kind::Internal, "the migration's row was not written");
     let migration = state.migration().await?.ok_or_else(missing)?;
-    let name = state.name();
-    if migration.fingerprint != fingerprint {
-        return Err(Error::new(
-            Kind::Config,
-            format!(
-                "the target holds migration {name:?} of other ends or other rules ({} -> {})",
-                migration.source_label, migration.target_label
-            ),
-        )
-        .fix("use the config it was begun with, another [migration] name, or end it with cutwater teardown"));
-    }
     let stored = &migration.source;
     if (&stored.system_id, stored.timeline, &stored.database)
         != (&identity.system_id, identity.timeline, &identity.database)
@@ -236,7 +235,13 @@ async fn settle_tables(job: &Job, lease: &Lease) -> Result<Plan> {
     let rows = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let tables: Vec<_> = plan
         .tables()
-        .map(|t| (t.source.name.clone(), t.shaped.name.clone(), rows(t.source.estimated_rows), rows(t.source.bytes)))
+        .map(|t| NewTable {
+            source: t.source.name.clone(),
+            target: t.shaped.name.clone(),
+            rows: rows(t.source.estimated_rows),
+            bytes: rows(t.source.bytes),
+            rule: job.config.rule_of(&t.source.name),
+        })
         .collect();
     if tables.is_empty() {
         return Err(Error::new(Kind::Config, format!("{} has no table to migrate", job.source.label())));

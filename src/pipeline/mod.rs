@@ -8,6 +8,7 @@
 //! | file | is |
 //! |---|---|
 //! | `attempt` | one try, from the lease to the end of the stream |
+//! | `belongs` | whether config and state are of one migration |
 //! | `preflight` | what would bite, looked for before anything is changed |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
@@ -16,6 +17,7 @@
 
 mod attempt;
 mod batcher;
+pub mod belongs;
 pub mod build;
 pub mod preflight;
 pub mod progress;
@@ -42,6 +44,7 @@ use crate::target::postgres::PgTarget;
 use crate::telemetry;
 use crate::transform::Plan;
 
+pub use self::attempt::enrol;
 pub use self::progress::Progress;
 
 /// First and longest pause between two tries.
@@ -83,7 +86,12 @@ impl Job {
 
     /// The tables the migration began with, whatever has been created at the source since; `None` before it has begun.
     pub async fn recorded_plan(&self) -> Result<Option<Plan>> {
-        let recorded = self.target.state().tables().await?;
+        let state = self.target.state();
+        if let Some(migration) = state.migration().await? {
+            belongs::ends(&self.config, &migration)?;
+        }
+        let recorded = state.tables().await?;
+        belongs::rules(&self.config, &recorded)?;
         if recorded.is_empty() {
             return Ok(None);
         }

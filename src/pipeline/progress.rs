@@ -312,6 +312,7 @@ mod tests {
             started_at: None,
             finished_at: None,
             waits_for: None,
+            rule: None,
         }
     }
 

@@ -15,7 +15,14 @@ use crate::schema::TableName;
 use crate::source::SourceIdentity;
 
 /// Version of the layout of the state. A binary refuses a newer one before it touches anything.
-pub const FORMAT: i32 = 1;
+///
+/// | format | what was added |
+/// |---|---|
+/// | 1 | the first |
+/// | 2 | `migration.fingerprint` is of the ends alone, `table_state.rule` holds what the rules made of each table |
+///
+/// A newer binary reads the last format, and its `run` upgrades it. Additions are new tables and new columns only.
+pub const FORMAT: i32 = 2;
 
 /// Where a migration is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,7 +98,7 @@ pub struct Migration {
     pub name: String,
     /// Layout of the state, see [`FORMAT`].
     pub format: i32,
-    /// Fingerprint of what may not change in mid-migration: the two ends and the rules.
+    /// What may not change in mid-migration: the two ends, see [`crate::config::Config::fingerprint`].
     pub fingerprint: String,
     /// The source, as it was when the migration began.
     pub source: SourceIdentity,
@@ -215,6 +222,24 @@ pub struct TableState {
     pub finished_at: Option<Timestamp>,
     /// Why it does not move, if it does not.
     pub waits_for: Option<String>,
+    /// What the rules made of it when it became part of the migration or was last copied again
+    /// ([`crate::config::Config::rule_of`]); `None` in a state of format 1.
+    pub rule: Option<String>,
+}
+
+/// A table that becomes part of the migration.
+#[derive(Debug, Clone)]
+pub struct NewTable {
+    /// Name at the source.
+    pub source: TableName,
+    /// Name at the target.
+    pub target: TableName,
+    /// Estimated rows.
+    pub rows: i64,
+    /// Bytes at the source.
+    pub bytes: i64,
+    /// What the rules make of it: [`crate::config::Config::rule_of`].
+    pub rule: String,
 }
 
 /// What a `run` says about itself once a second: the row `cutwater.run`.

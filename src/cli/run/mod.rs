@@ -1,6 +1,6 @@
 //! `cutwater run`: prepares, copies, follows, until it is stopped, caught up or cut over.
 //!
-//! The work is [`crate::pipeline::run`]; here are the preflight before it, the screen beside it, and the line after it.
+//! The work is [`crate::pipeline::run`]; here are the screen beside it and the line after it.
 
 mod screen;
 
@@ -11,12 +11,10 @@ use serde_json::json;
 use super::args::{RunArgs, UntilArg};
 use super::{Context, Ended, event, output, status};
 use crate::config::Config;
-use crate::error::{Context as _, Result};
-use crate::pipeline::preflight;
+use crate::error::Result;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::{self, Job, Outcome, Until};
 use crate::target::Target;
-use crate::target::state::Phase;
 use crate::telemetry;
 
 pub(super) async fn run(context: &Context, args: &RunArgs) -> Result<Ended> {
@@ -26,17 +24,8 @@ pub(super) async fn run(context: &Context, args: &RunArgs) -> Result<Ended> {
         Some(UntilArg::CaughtUp) => Until::CaughtUp,
         None => Until::Stopped,
     };
-    if fresh(&job).await? {
-        let report = preflight::inspect(&config, &job.plan().await?).await?;
-        if let Some(refusal) = report.refusal() {
-            return Err(refusal);
-        }
-        for note in report.of(preflight::Verdict::Note) {
-            tracing::info!("{}: {}", note.end, note.text);
-        }
-        // Before anything else is made, so that the first event has a place to stand in.
-        job.target.state().install().await?;
-    }
+    // Before anything else, so that what does not belong together is refused, and the first event has a place to stand in.
+    pipeline::enrol(&job).await?;
     if let Some(listen) = config.telemetry.listen {
         telemetry::serve(listen, facts(&config), context.shutdown.clone()).await?;
     }
@@ -51,12 +40,6 @@ pub(super) async fn run(context: &Context, args: &RunArgs) -> Result<Ended> {
     screen::clear();
     let outcome = event::ended(state, "run", result).await?;
     say(context, &config, outcome)
-}
-
-/// Whether this migration has not begun to copy yet: only then is there something to look at beforehand.
-async fn fresh(job: &Job) -> Result<bool> {
-    let migration = job.target.state().migration().await.context("looking at the target's state")?;
-    Ok(migration.is_none_or(|migration| migration.phase == Phase::New && migration.slot_position.is_none()))
 }
 
 /// What `/status` answers with.

@@ -8,6 +8,7 @@ use super::facts::{CopyFacts, CutoverFacts, EndFacts, Refusal, RunFacts, StatusF
 use crate::change::Position;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::belongs;
 use crate::postgres::{ConnInfo, connect};
 use crate::target::postgres::State;
 use crate::target::state::{
@@ -45,6 +46,12 @@ pub async fn gather(config: &Config) -> Result<StatusFacts> {
     let name = &config.migration.name;
     let (at_source, at_target) =
         tokio::join!(patiently(ask_source(&source, name)), patiently(ask_target(&target, name)));
+    match &at_target {
+        // Not an end that is away: a state that is not for this binary, or not of this config.
+        Err(error) if error.kind() == Kind::Config => return Err(error.clone()),
+        Ok(TargetSide { migration: Some(migration), .. }) => belongs::ends(config, migration)?,
+        _ => {}
+    }
     Ok(assemble(config, (source.label(), at_source), (target.label(), at_target)))
 }
 
@@ -297,7 +304,7 @@ mod tests {
             now: at(100),
             migration: Some(Migration {
                 name: "shop".into(),
-                format: 1,
+                format: crate::target::state::FORMAT,
                 fingerprint: String::new(),
                 source: identity,
                 source_label: String::new(),

@@ -1,4 +1,6 @@
--- What Cutwater remembers, in the target. Layout version 1, see crate::target::state::FORMAT.
+-- What Cutwater remembers, in the target. Layout version 2, see crate::target::state::FORMAT. Run on every start of a run,
+-- also over the layout of the last format: additions are new tables, and new columns in a guarded DO block. What status
+-- reads must be readable without them.
 CREATE SCHEMA IF NOT EXISTS cutwater;
 
 CREATE TABLE IF NOT EXISTS cutwater.migration (
@@ -95,8 +97,18 @@ CREATE TABLE IF NOT EXISTS cutwater.table_state (
     rows_final     bigint,
     started_at     timestamptz,
     finished_at    timestamptz,
+    -- What the rules make of it, as JSON; empty: nothing. A config that says something else asks for another copy.
+    rule           text,
     PRIMARY KEY (migration, source_schema, source_table)
 );
+
+-- A state of format 1.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'rule' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.table_state ADD COLUMN rule text;
+    END IF;
+END $$;
 
 -- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
 CREATE TABLE IF NOT EXISTS cutwater.table_progress (

@@ -8,6 +8,7 @@
 //! heals by itself.
 
 mod control;
+mod format;
 mod tracking;
 
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::TableName;
 use crate::source::SourceIdentity;
 use crate::target::state::{
-    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, Phase, RunReport, TableState, VerifyRecord,
+    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableState,
+    VerifyRecord,
 };
 
 /// Access to the state. Clones share one connection.
@@ -66,6 +68,7 @@ impl State {
             return Ok(Arc::clone(client));
         }
         let client = Arc::new(connect(&self.info, &format!("cutwater_{}", self.migration)).await?);
+        format::check(&client, &self.migration).await?;
         *slot = Some(Arc::clone(&client));
         Ok(client)
     }
@@ -86,6 +89,7 @@ impl State {
     /// Creates the schema `cutwater`, or finds it there.
     pub async fn install(&self) -> Result<()> {
         let client = self.client().await?;
+        self.check_layout(&client).await?;
         // Two first runs at once would both see no schema and one would fail: one at a time.
         let sql = concat!("BEGIN; SELECT pg_advisory_xact_lock(6001, 1);", include_str!("install.sql"), "COMMIT;");
         client.batch_execute(sql).await.context("creating the schema cutwater in the target")
@@ -116,13 +120,7 @@ impl State {
             self.query("reading the migration's state", include_str!("migration.sql"), &[&self.migration]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let format: i32 = row.get(0);
-        if format > FORMAT {
-            return Err(Error::new(
-                Kind::Config,
-                format!("the state of {:?} has format {format}, this binary knows {FORMAT}", self.migration),
-            )
-            .fix("use the newer cutwater that began or upgraded this migration"));
-        }
+        format::known(&self.migration, format)?;
         let source: Value = row.get(2);
         let verify: Option<Value> = row.get(12);
         Ok(Some(Migration {
@@ -260,26 +258,38 @@ impl State {
                     started_at: row.get::<_, Option<i64>>(10).map(micros).transpose()?,
                     finished_at: row.get::<_, Option<i64>>(11).map(micros).transpose()?,
                     waits_for: row.get(12),
+                    rule: row.get(13),
                 })
             })
             .collect()
     }
 
-    /// Adds the tables that are not there yet, as waiting. `(source, target, estimated rows, bytes)`.
-    pub async fn add_tables(&self, lease: &Lease, tables: &[(TableName, TableName, i64, i64)]) -> Result<()> {
+    /// Adds the tables that are not there yet, as waiting.
+    pub async fn add_tables(&self, lease: &Lease, tables: &[NewTable]) -> Result<()> {
         let client = self.client().await?;
-        for (source, target, rows, bytes) in tables {
+        for NewTable { source, target, rows, bytes, rule } in tables {
             client
                 .execute(
                     "INSERT INTO cutwater.table_state (migration, source_schema, source_table, target_schema, target_table,
-                            epoch, rows_estimate, bytes_estimate)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-                    &[&self.migration, &source.schema, &source.table, &target.schema, &target.table, &lease.epoch, rows, bytes],
+                            epoch, rows_estimate, bytes_estimate, rule)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+                    &[&self.migration, &source.schema, &source.table, &target.schema, &target.table, &lease.epoch, rows, bytes, rule],
                 )
                 .await
                 .context("recording the migration's tables")?;
         }
         Ok(())
+    }
+
+    /// The other migration of this target, and the table, if one of these target tables is already another's.
+    pub async fn claimed(&self, targets: &[TableName]) -> Result<Option<(String, TableName)>> {
+        let sql = "SELECT t.migration, t.target_schema, t.target_table
+                     FROM cutwater.table_state t
+                     JOIN unnest($2::text[], $3::text[]) AS w(s, n) ON t.target_schema = w.s AND t.target_table = w.n
+                    WHERE t.migration <> $1 ORDER BY 1, 2, 3 LIMIT 1";
+        let (schemas, names): (Vec<_>, Vec<_>) = targets.iter().map(|t| (t.schema.as_str(), t.table.as_str())).unzip();
+        let rows = self.query("looking for other migrations", sql, &[&self.migration, &schemas, &names]).await?;
+        Ok(rows.first().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))))
     }
 
     /// Reports how far a table's copy is, for `status`.
