@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Position, Row};
-use crate::schema::TableSchema;
+use crate::schema::{ShapeChange, TableSchema};
 
 /// One event of a source's stream. Row and truncate events stand between a [`Begin`] and its [`Commit`], and
 /// transactions arrive whole, in commit order.
@@ -20,6 +20,8 @@ pub enum ChangeEvent {
     Truncate(Truncate),
     /// From here on the table looks like this.
     Schema(Arc<TableSchema>),
+    /// The target's table is brought to another shape before the rows of this batch. Made by the pipeline.
+    Alter(Arc<ShapeChange>),
     /// A marker for the engine itself.
     Message(Message),
     /// The source transaction ends.

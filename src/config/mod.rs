@@ -123,6 +123,8 @@ pub struct ApplyConfig {
     pub linger: HumanDuration,
     /// What to do about a row the target refuses.
     pub on_error: OnError,
+    /// What to do when a table's columns are changed at the source in mid-migration.
+    pub ddl: Ddl,
 }
 
 impl Default for ApplyConfig {
@@ -132,6 +134,7 @@ impl Default for ApplyConfig {
             batch_bytes: ByteSize(16 << 20),
             linger: HumanDuration(Duration::from_millis(5)),
             on_error: OnError::Stop,
+            ddl: Ddl::Follow,
         }
     }
 }
@@ -145,6 +148,18 @@ pub enum OnError {
     Stop,
     /// Write the row to `cutwater.dead_letter` and go on.
     DeadLetter,
+}
+
+/// `[apply] ddl`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ddl {
+    /// Add new columns at the target by itself, where what the existing rows hold in them is known; stop at everything
+    /// else, with the statement to run at the target.
+    #[default]
+    Follow,
+    /// Stop at every change of a table's columns.
+    Stop,
 }
 
 /// One `[[transform]]`.

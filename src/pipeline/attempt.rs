@@ -3,7 +3,6 @@
 //! In: the job and whatever earlier tries left in the state. Out: how the stream ended. Every step is skipped if the
 //! state shows that it is done, and none leaves anything half done that the next try would not finish or repeat.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::SchemaWork;
 use super::preflight::{self, Verdict};
 use super::progress::Progress;
+use super::shapes::{self, Shapes};
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
 use super::{Job, Outcome, Until, belongs, snapshot};
@@ -177,6 +177,7 @@ async fn work(
 ) -> Result<Outcome> {
     let state = job.target.state();
     let plan = settle_tables(job, lease).await?;
+    shapes::settle(job, lease, &plan).await?;
     progress.begin(&state.tables().await?);
     let work = SchemaWork::new(&job.config, &plan, progress);
 
@@ -275,7 +276,9 @@ async fn copy(
             if job.source.slot().await?.is_none_or(|slot| slot.lost) {
                 return Err(slot_gone(job));
             }
-            unless(halt, job.source.temporary_snapshot()).await?
+            let snapshot = unless(halt, job.source.temporary_snapshot()).await?;
+            snapshot::check_unchanged(&job.source, plan).await?;
+            snapshot
         }
         None => {
             work.create_tables(halt).await?;
@@ -369,15 +372,18 @@ impl Following<'_> {
         }
         let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
         let budget = Budget::new(budget_for(&vitals.steering().now().apply));
-        job.source.set_binary(snapshot::all_binary(&job.target, plan).await?);
+        let names: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
+        let there = job.target.tables(&names).await?;
+        let binary = job.source.set_binary(snapshot::all_binary(plan, &there));
+        let rules = (&job.config.transform[..], job.config.apply.ddl);
+        let mut shapes = Shapes::new(&job.source, rules, binary, plan, job.target.state().shapes().await?, there);
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
-        let copied_at: HashMap<TableName, Position> =
-            tables.iter().filter_map(|t| Some((t.source.clone(), t.copied_at.clone()?))).collect();
-        let mut router = Router::new((*plan).clone(), copied_at);
+        let copied_at = tables.iter().filter_map(|t| Some((plan.get(&t.source)?.source.id, t.copied_at.clone()?)));
+        let mut router = Router::new(copied_at.collect());
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
         let terms = Terms { goal, copied_until, budget: &budget };
-        follow(stream, applier, &mut router, &terms, vitals, halt).await
+        follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, halt).await
     }
 }

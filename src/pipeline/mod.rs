@@ -11,6 +11,7 @@
 //! | `belongs` | whether config and state are of one migration |
 //! | `preflight` | what would bite, looked for before anything is changed |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
+//! | `shapes` | columns that come, go or change in mid-stream |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering` | pauses and settings of a live run |
 //! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
@@ -21,6 +22,7 @@ pub mod belongs;
 pub mod build;
 pub mod preflight;
 pub mod progress;
+mod shapes;
 pub mod snapshot;
 pub mod steering;
 mod stream;
@@ -99,9 +101,12 @@ impl Job {
         let (ours, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
         if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
-            let why = format!("{} is part of the migration and no longer at the source", gone.source);
-            return Err(Error::new(Kind::Schema, why)
-                .fix("bring it back, or begin again with cutwater teardown and cutwater run"));
+            let known = self.target.state().shapes().await?.get(&gone.source).map(|shape| shape.id);
+            let now = match known {
+                Some(id) => self.source.name_of(id).await?,
+                None => None,
+            };
+            return Err(shapes::no_longer_there(&gone.source, now.as_ref()));
         }
         let patterns = Patterns::parse(&self.config.source.tables)?;
         for table in others.iter().filter(|table| patterns.includes(&table.name)) {
@@ -110,7 +115,7 @@ impl Job {
                 "{name} matches [source] tables but was not there when the migration began: it is not migrated"
             );
         }
-        Plan::compile(&self.config.transform, &ours).map(Some)
+        Plan::recompile(&self.config.transform, &ours).map(Some)
     }
 }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Progress, TableProgress};
 use super::steering::Steering;
 use crate::error::{Context, Error, Kind, Result};
-use crate::schema::{Patterns, TableName, TableSchema};
+use crate::schema::{Column, Patterns, TableName, TableSchema};
 use crate::source::{CopyFormat, Part, Snapshot, Source};
 use crate::target::postgres::State;
 use crate::target::state::{Lease, TableStage};
@@ -136,15 +136,18 @@ async fn tables_to_copy<T: Target>(target: &T, plan: &Plan, progress: &Progress)
 }
 
 /// Whether every value of every table means the same in binary form at both ends. A stream has one form for all of them.
-pub async fn all_binary<T: Target>(target: &T, plan: &Plan) -> Result<bool> {
-    let names: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
-    let there = target.tables(&names).await?;
-    for (table, there) in plan.tables().zip(&there) {
-        if format_for(table, there.as_deref())? != CopyFormat::PgBinary {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// A column that is still to come at the target (`shapes`) will be of the source's type. `there`: in the plan's order.
+pub fn all_binary(plan: &Plan, there: &[Option<Arc<TableSchema>>]) -> bool {
+    let carried = |column: &Column, other: Option<&Column>| {
+        column.ty.portable_binary
+            && other.is_none_or(|other| {
+                other.ty.portable_binary && (&column.ty.schema, &column.ty.name) == (&other.ty.schema, &other.ty.name)
+            })
+    };
+    plan.tables().zip(there).all(|(table, there)| {
+        let other = |column: &Column| there.as_ref().and_then(|there| there.column(&column.name));
+        table.shaped.columns.iter().all(|column| carried(column, other(column)))
+    })
 }
 
 /// Binary where every value means the same on both servers, else text. Refuses a target that lacks a column.

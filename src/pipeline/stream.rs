@@ -16,21 +16,25 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::batcher::Batcher;
+use super::shapes::Shapes;
 use super::vitals::Vitals;
 use crate::change::{Begin, Budget, ChangeEvent, Position, Share};
 use crate::config::ApplyConfig;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{ChangeStream, StreamItem};
 use crate::target::{Applier, Batch};
 use crate::telemetry;
-use crate::transform::{Plan, TablePlan};
+use crate::transform::TablePlan;
 
 /// The checkpoint moves over log without changes for us at most this often: each time costs a target transaction.
 const IDLE_ADVANCE: Duration = Duration::from_millis(250);
 
 /// … but behind a fence a cutover waits for it to arrive, and every moment of that is downtime.
 const FENCED_ADVANCE: Duration = Duration::from_millis(20);
+
+/// How often the source's catalogue is looked at for changes that no row follows.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A batch out of a backlog waits at most this part of the backlog's age for more …
 const BACKLOG_SHARE: u32 = 20;
@@ -71,7 +75,7 @@ pub struct Terms<'a> {
 pub async fn follow<S: ChangeStream, A: Applier>(
     mut stream: S,
     mut applier: A,
-    router: &mut Router,
+    (router, shapes): (&mut Router, &mut Shapes),
     terms: &Terms<'_>,
     vitals: &Vitals,
     stop: &CancellationToken,
@@ -89,11 +93,21 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     let mut idle: Option<Position> = None;
     let mut advanced = Instant::now();
     let mut every = IDLE_ADVANCE;
+    // A table was altered in a way that cannot be followed.
+    let mut refused: Option<Error> = None;
+    let mut look_at = Instant::now();
     vitals.durable(&applier.checkpoint(), None);
 
     let ended = loop {
         if reached(goal, Some(applier.checkpoint().get())) {
             break Ended::GoalReached;
+        }
+        let changes = shapes.catch_up(applier.checkpoint().get()).await?;
+        if !changes.is_empty() && batcher.is_idle() {
+            applier.alter(&changes).await?;
+        } else {
+            // In their order among what waits already.
+            changes.into_iter().for_each(|change| batcher.push(ChangeEvent::Alter(change)));
         }
         // Nothing is waited for once all that the goal asks for is here.
         let hurry = reached(goal, batcher.complete_to()) || reached(goal, idle.as_ref());
@@ -110,6 +124,11 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                 batcher.set_limits(config.batch_rows, config.batch_bytes.0 as usize);
             }
             () = at(ready) => {}
+            () = at(Some(look_at)) => {
+                shapes.look().await?;
+                look_at = Instant::now() + LOOK;
+                continue;
+            }
             () = at(advance_at) => {
                 let to = idle.take().expect("advance_at is set only while a position waits");
                 if to.partial_cmp(applier.checkpoint().get()) == Some(std::cmp::Ordering::Greater) {
@@ -127,7 +146,11 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                         idle = None;
                         age = chunk.age;
                         for event in chunk.events {
-                            if let Some(event) = router.route(event)? {
+                            if let Err(error) = learn(router, shapes, &event, &mut batcher).await {
+                                refused = Some(error);
+                                break;
+                            }
+                            if let Some(event) = router.route(event) {
                                 batcher.push(event);
                             }
                         }
@@ -137,7 +160,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                         }
                     }
                 }
-                if !batcher.is_full() {
+                if !batcher.is_full() && refused.is_none() {
                     continue;
                 }
             }
@@ -148,9 +171,13 @@ pub async fn follow<S: ChangeStream, A: Applier>(
             batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
             let fenced = apply(&mut applier, &stream, batch, shares, vitals).await?;
             every = if fenced { FENCED_ADVANCE } else { IDLE_ADVANCE };
-            if !batcher.is_full() {
+            if !batcher.is_full() || refused.is_some() {
                 break;
             }
+        }
+        // What came before it is applied: the target may now be changed by hand to fit what comes next.
+        if let Some(error) = refused {
+            return Err(error);
         }
         deadline = batcher.has_complete().then(|| Instant::now() + linger(&config, age));
         advanced = Instant::now();
@@ -219,12 +246,26 @@ async fn apply<S: ChangeStream, A: Applier>(
     Ok(applied.fence.is_some())
 }
 
+/// Asks how the rows of a description are written that was not met before, and notes what has to happen first.
+async fn learn(router: &mut Router, shapes: &mut Shapes, event: &ChangeEvent, batcher: &mut Batcher) -> Result<()> {
+    while let Some(table) = router.unknown(event) {
+        let at = router.begin.as_ref().map(|begin| &begin.commit_start);
+        let learned = shapes.learn(&table, at).await?;
+        if let Some(change) = learned.change {
+            batcher.push(ChangeEvent::Alter(change));
+        }
+        router.learned.insert(table.name.clone(), (table, learned.plan));
+    }
+    Ok(())
+}
+
 /// Sends each event to its table's plan, and leaves out what a table's copy already holds.
 #[derive(Debug)]
 pub struct Router {
-    plan: Plan,
-    /// Where each table's copy was taken: transactions that committed before it are in it.
-    copied_at: HashMap<TableName, Position>,
+    /// Where each table's copy was taken, by the source's id: transactions that committed before it are in it.
+    copied_at: HashMap<u32, Position>,
+    /// The description that the stream gave last of each table, and how its rows are written.
+    learned: HashMap<TableName, (Arc<TableSchema>, Arc<TablePlan>)>,
     /// The transaction under way.
     begin: Option<Begin>,
     /// The table of the last row, and what happens to it: rows come in runs, and this spares a look-up for each.
@@ -232,32 +273,56 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router for the tables of `plan`.
-    pub fn new(plan: Plan, copied_at: HashMap<TableName, Position>) -> Self {
-        Router { plan, copied_at, begin: None, last: None }
+    /// A router for tables that were copied at these positions.
+    pub fn new(copied_at: HashMap<u32, Position>) -> Self {
+        Router { copied_at, learned: HashMap::new(), begin: None, last: None }
+    }
+
+    /// The table of the event whose description was not met yet, if the event is for the target.
+    fn unknown(&mut self, event: &ChangeEvent) -> Option<Arc<TableSchema>> {
+        match event {
+            ChangeEvent::Row(change) => self.is_unknown(&change.table).then(|| Arc::clone(&change.table)),
+            ChangeEvent::Truncate(truncate) => truncate.tables.iter().find(|table| self.is_unknown(table)).cloned(),
+            _ => None,
+        }
+    }
+
+    fn is_unknown(&self, table: &Arc<TableSchema>) -> bool {
+        if matches!(&self.last, Some((last, _)) if Arc::ptr_eq(last, table)) {
+            return false;
+        }
+        !self.holds(table) && !matches!(self.learned.get(&table.name), Some((known, _)) if Arc::ptr_eq(known, table))
+    }
+
+    /// Whether the table's copy has the transaction under way.
+    fn holds(&self, table: &TableSchema) -> bool {
+        match (&self.begin, self.copied_at.get(&table.id)) {
+            (Some(begin), Some(copied_at)) => begin.commit_start < *copied_at,
+            _ => false,
+        }
     }
 
     /// Brings an event into the target's shape; `None` if it is not for the target.
-    pub fn route(&mut self, event: ChangeEvent) -> Result<Option<ChangeEvent>> {
+    pub fn route(&mut self, event: ChangeEvent) -> Option<ChangeEvent> {
         match event {
             ChangeEvent::Row(change) => {
-                let Some(plan) = self.plan_of(&change.table) else { return Ok(None) };
-                let plan = Arc::clone(plan);
-                Ok(Some(ChangeEvent::Row(plan.apply(change))))
+                let plan = Arc::clone(self.plan_of(&change.table)?);
+                Some(ChangeEvent::Row(plan.apply(change)))
             }
             ChangeEvent::Begin(begin) => {
                 self.begin = Some(begin.clone());
                 self.last = None;
-                Ok(Some(ChangeEvent::Begin(begin)))
+                Some(ChangeEvent::Begin(begin))
             }
             ChangeEvent::Truncate(mut truncate) => {
                 let tables = std::mem::take(&mut truncate.tables);
                 truncate.tables =
                     tables.iter().filter_map(|t| self.plan_of(t).map(|plan| Arc::clone(&plan.shaped))).collect();
-                Ok((!truncate.tables.is_empty()).then_some(ChangeEvent::Truncate(truncate)))
+                (!truncate.tables.is_empty()).then_some(ChangeEvent::Truncate(truncate))
             }
-            ChangeEvent::Schema(new) => self.schema_changed(&new),
-            other => Ok(Some(other)),
+            // What it means is found out when the first row of it is for the target.
+            ChangeEvent::Schema(_) => None,
+            other => Some(other),
         }
     }
 
@@ -265,23 +330,9 @@ impl Router {
     fn plan_of(&mut self, table: &Arc<TableSchema>) -> Option<&Arc<TablePlan>> {
         let known = matches!(&self.last, Some((last, _)) if Arc::ptr_eq(last, table));
         if !known {
-            let held = match (&self.begin, self.copied_at.get(&table.name)) {
-                (Some(begin), Some(copied_at)) => begin.commit_start < *copied_at,
-                _ => false,
-            };
-            let plan = if held { None } else { self.plan.get(&table.name).cloned() };
-            self.last = Some((Arc::clone(table), plan));
+            let plan = if self.holds(table) { None } else { self.learned.get(&table.name) };
+            self.last = Some((Arc::clone(table), plan.map(|(_, plan)| Arc::clone(plan))));
         }
         self.last.as_ref().and_then(|(_, plan)| plan.as_ref())
-    }
-
-    fn schema_changed(&self, new: &Arc<TableSchema>) -> Result<Option<ChangeEvent>> {
-        let Some(plan) = self.plan.get(&new.name) else { return Ok(None) };
-        let difference = crate::source::postgres::describe_difference(&plan.source, new);
-        let at = self.begin.as_ref().map_or_else(String::new, |begin| format!(" at {}", begin.commit_start));
-        Err(Error::new(Kind::Schema, format!("{} was altered at the source{at}: {difference}", new.name)).fix(
-            "nothing after that place was applied and nothing is lost; undo the ALTER at the source, or make the same \
-             change at the target and begin again with cutwater teardown and cutwater run",
-        ))
     }
 }

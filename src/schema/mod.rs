@@ -8,8 +8,10 @@ pub mod ddl;
 pub mod dump;
 mod name;
 mod pattern;
+mod shape;
 mod table;
 
 pub use name::{Ident, TableName};
 pub use pattern::{Pattern, Patterns};
+pub use shape::{Fact, Facts, Shape, ShapeChange, ShapeColumn};
 pub use table::{Column, ColumnType, IdentityColumn, Key, Relkind, ReplicaIdentity, TableSchema};

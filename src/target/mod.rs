@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use crate::change::{ChangeEvent, Durable, Op, Position};
 use crate::config::{ApplyConfig, Existing};
 use crate::error::Result;
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{ShapeChange, TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
 use state::Lease;
 
@@ -148,6 +148,9 @@ pub trait Applier: Send {
     /// Applies a batch. After an error the applier is of no use any more: open a new one, which reads the checkpoint
     /// again (TRAPS 2).
     fn apply(&mut self, batch: Batch) -> impl Future<Output = Result<Applied>> + Send;
+
+    /// Brings tables to another shape, between two batches.
+    fn alter(&mut self, changes: &[Arc<ShapeChange>]) -> impl Future<Output = Result<()>> + Send;
 
     /// Moves the checkpoint on over log that holds nothing for us.
     fn advance(&mut self, to: &Position) -> impl Future<Output = Result<Durable<Position>>> + Send;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::change::{Row, RowChange};
-use crate::config::TransformRule;
+use crate::config::{Rename, TransformRule};
 use crate::error::{Error, Kind, Result};
 use crate::schema::{Key, Pattern, TableName, TableSchema};
 
@@ -38,6 +38,15 @@ pub struct TablePlan {
 impl Plan {
     /// Compiles the rules against the tables of the source.
     pub fn compile(rules: &[TransformRule], tables: &[Arc<TableSchema>]) -> Result<Plan> {
+        Plan::compiled(rules, tables, Named::Exist)
+    }
+
+    /// The same for tables that have been migrated for a while: a rule may name columns that are gone since.
+    pub fn recompile(rules: &[TransformRule], tables: &[Arc<TableSchema>]) -> Result<Plan> {
+        Plan::compiled(rules, tables, Named::MayBeGone)
+    }
+
+    fn compiled(rules: &[TransformRule], tables: &[Arc<TableSchema>], named: Named) -> Result<Plan> {
         let patterns = rules.iter().map(|rule| Pattern::parse(&rule.pattern)).collect::<Result<Vec<_>>>()?;
         for (rule, pattern) in rules.iter().zip(&patterns) {
             let matched = tables.iter().filter(|table| pattern.matches(&table.name)).count();
@@ -54,7 +63,7 @@ impl Plan {
             let rule =
                 rules.iter().zip(&patterns).find(|(_, pattern)| pattern.matches(&table.name)).map(|(rule, _)| rule);
             let compiled = match rule {
-                Some(rule) => TablePlan::compile(rule, table)?,
+                Some(rule) => TablePlan::compile(rule, table, named)?,
                 None => TablePlan::untouched(table),
             };
             if let Some(other) = taken.insert(compiled.shaped.name.clone(), table.name.clone()) {
@@ -87,6 +96,22 @@ impl Plan {
     }
 }
 
+/// Whether the columns that a rule names must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Exist,
+    MayBeGone,
+}
+
+/// What a column of a source table is called at the target, whether or not the table has it now; `None`: it does not
+/// travel.
+pub fn target_column(rules: &[TransformRule], table: &TableName, column: &str) -> Option<String> {
+    let of = |rule: &&TransformRule| Pattern::parse(&rule.pattern).is_ok_and(|pattern| pattern.matches(table));
+    let Some(rule) = rules.iter().find(of) else { return Some(column.to_owned()) };
+    let there = || rule.rename.columns.get(column).map_or(column, String::as_str).to_owned();
+    travels(rule, column).then(there)
+}
+
 fn bad(rule: &TransformRule, why: &str) -> Error {
     Error::new(Kind::Config, format!("[[transform]] match = {:?}: {why}", rule.pattern))
 }
@@ -102,10 +127,35 @@ impl TablePlan {
         }
     }
 
-    fn compile(rule: &TransformRule, table: &Arc<TableSchema>) -> Result<TablePlan> {
-        let columns = chosen_columns(rule, table)?;
+    /// The plan for another shape of a table: `left_out` columns do not travel, `renamed` ones have these names at the
+    /// target.
+    pub fn for_shape(
+        rules: &[TransformRule],
+        table: &Arc<TableSchema>,
+        left_out: &[String],
+        renamed: &BTreeMap<String, String>,
+    ) -> Result<TablePlan> {
+        let of =
+            |rule: &&TransformRule| Pattern::parse(&rule.pattern).is_ok_and(|pattern| pattern.matches(&table.name));
+        let Some(rule) = rules.iter().find(of) else {
+            if left_out.is_empty() && renamed.is_empty() {
+                return Ok(TablePlan::untouched(table));
+            }
+            let rename = Rename { columns: renamed.clone(), ..Rename::default() };
+            let columns = left_out.iter().map(|name| format!("!{name}")).collect();
+            let rule = TransformRule { pattern: String::new(), rename, columns };
+            return TablePlan::compile(&rule, table, Named::MayBeGone);
+        };
+        let mut rule = rule.clone();
+        rule.columns.extend(left_out.iter().map(|name| format!("!{name}")));
+        rule.rename.columns.extend(renamed.clone());
+        TablePlan::compile(&rule, table, Named::MayBeGone)
+    }
+
+    fn compile(rule: &TransformRule, table: &Arc<TableSchema>, named: Named) -> Result<TablePlan> {
+        let columns = chosen_columns(rule, table, named)?;
         for renamed in rule.rename.columns.keys() {
-            if table.column(renamed).is_none() {
+            if named == Named::Exist && table.column(renamed).is_none() {
                 return Err(bad(rule, &format!("rename: {} has no column {renamed:?}", table.name)));
             }
         }
@@ -160,15 +210,18 @@ impl TablePlan {
 }
 
 /// Indices of the columns that travel, in the source's order.
-fn chosen_columns(rule: &TransformRule, table: &TableSchema) -> Result<Vec<usize>> {
-    let excluded: Vec<&str> = rule.columns.iter().filter_map(|name| name.strip_prefix('!')).collect();
-    let included: Vec<&str> = rule.columns.iter().map(String::as_str).filter(|name| !name.starts_with('!')).collect();
-    for name in included.iter().chain(&excluded).filter(|name| **name != "*") {
-        if table.column(name).is_none() {
+fn chosen_columns(rule: &TransformRule, table: &TableSchema, named: Named) -> Result<Vec<usize>> {
+    let names = rule.columns.iter().map(|name| name.strip_prefix('!').unwrap_or(name));
+    for name in names.filter(|name| *name != "*") {
+        if named == Named::Exist && table.column(name).is_none() {
             return Err(bad(rule, &format!("columns: {} has no column {name:?}", table.name)));
         }
     }
-    let all = included.is_empty() || included.contains(&"*");
-    let chosen = |name: &str| (all || included.contains(&name)) && !excluded.contains(&name);
-    Ok((0..table.columns.len()).filter(|&index| chosen(&table.columns[index].name)).collect())
+    Ok((0..table.columns.len()).filter(|&index| travels(rule, &table.columns[index].name)).collect())
+}
+
+fn travels(rule: &TransformRule, column: &str) -> bool {
+    let excluded = rule.columns.iter().filter_map(|name| name.strip_prefix('!')).any(|name| name == column);
+    let mut included = rule.columns.iter().map(String::as_str).filter(|name| !name.starts_with('!')).peekable();
+    !excluded && (included.peek().is_none() || included.any(|name| name == "*" || name == column))
 }

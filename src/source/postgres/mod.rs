@@ -6,13 +6,14 @@
 //! | `setup` | slots, and what a refusal means |
 //! | `snapshot` | the existing rows, by COPY on an exported snapshot |
 //! | `stream` → `reader` → `assemble` → `pgoutput` | the changes: checks, socket and feedback, events, messages |
-//! | `relation` | whether a table still is what it was |
+//! | `relation`, `columns` | whether a table still is what it was; what the catalogue knows beyond that |
 //! | `fence` | what stops writes during a cutover |
 //!
 //! Everything this makes on the source is called `cutwater_<name>` or is in the schema `cutwater`, and
 //! [`Source::teardown`] removes it.
 
 mod assemble;
+mod columns;
 pub mod fence;
 pub mod pgoutput;
 mod publication;
@@ -51,6 +52,8 @@ struct Inner {
     client: Mutex<Option<Arc<Client>>>,
     version: AtomicI32,
     binary: AtomicBool,
+    /// Binary values were met that the target would not understand.
+    text_only: AtomicBool,
 }
 
 impl PgSource {
@@ -64,6 +67,7 @@ impl PgSource {
             client: Mutex::default(),
             version: AtomicI32::new(0),
             binary: AtomicBool::new(false),
+            text_only: AtomicBool::new(false),
         };
         PgSource { inner: Arc::new(inner) }
     }
@@ -90,9 +94,17 @@ impl PgSource {
 
     /// Whether streams started from now on carry values in the server's binary form. Only where every migrated column
     /// is [`portable_binary`](crate::schema::ColumnType::portable_binary) and has the same type at the target, which
-    /// the source cannot know. Off by default.
-    pub fn set_binary(&self, binary: bool) {
+    /// the source cannot know. Off by default. Returns what it will be.
+    pub fn set_binary(&self, binary: bool) -> bool {
+        let binary = binary && !self.inner.text_only.load(Ordering::Relaxed);
         self.inner.binary.store(binary, Ordering::Relaxed);
+        binary
+    }
+
+    /// Streams started from now on carry text, whatever [`PgSource::set_binary`] says: an older or newer shape of a table
+    /// holds what cannot travel in binary form.
+    pub fn require_text(&self) {
+        self.inner.text_only.store(true, Ordering::Relaxed);
     }
 
     /// A SQL session of its own.

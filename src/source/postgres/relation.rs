@@ -26,13 +26,19 @@ fn name_of(seen: &Relation) -> TableName {
 pub(super) fn differing(given: &TableSchema, seen: &Relation) -> Option<TableSchema> {
     let name = name_of(seen);
     let same_columns = given.columns.len() == seen.columns.len()
-        && given.columns.iter().zip(&seen.columns).all(|(a, b)| a.name == b.name && a.ty.oid == b.type_oid);
+        && given
+            .columns
+            .iter()
+            .zip(&seen.columns)
+            .all(|(a, b)| a.name == b.name && a.ty.oid == b.type_oid && a.ty.modifier == b.modifier);
     // FULL marks all columns; there the key was chosen from the catalogue and stays.
     let full = seen.replica_identity == b'f';
     let marked: Vec<usize> =
         seen.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(index, _)| index).collect();
     let key = if full {
-        given.key.clone().filter(|_| same_columns)
+        let index = |column: &Column| seen.columns.iter().position(|other| other.name == column.name);
+        let columns: Option<Vec<usize>> = given.key_columns().map(index).collect();
+        columns.filter(|columns| !columns.is_empty()).map(|columns| Key { columns })
     } else {
         Some(Key { columns: marked }).filter(|key| !key.columns.is_empty())
     };
@@ -43,7 +49,9 @@ pub(super) fn differing(given: &TableSchema, seen: &Relation) -> Option<TableSch
         .columns
         .iter()
         .map(|column| {
-            let old = given.column(&column.name).filter(|old| old.ty.oid == column.type_oid);
+            let old = given
+                .column(&column.name)
+                .filter(|old| old.ty.oid == column.type_oid && old.ty.modifier == column.modifier);
             old.cloned().unwrap_or_else(|| Column {
                 name: column.name.clone(),
                 ty: ColumnType {

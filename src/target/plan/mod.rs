@@ -116,7 +116,11 @@ pub fn plan(events: &[ChangeEvent]) -> Result<Vec<Stage<'_>>, Unfoldable> {
         match event {
             ChangeEvent::Row(change) => planner.row(change)?,
             ChangeEvent::Truncate(truncate) => planner.truncate(truncate),
-            ChangeEvent::Begin(_) | ChangeEvent::Commit(_) | ChangeEvent::Schema(_) | ChangeEvent::Message(_) => {}
+            ChangeEvent::Begin(_)
+            | ChangeEvent::Commit(_)
+            | ChangeEvent::Schema(_)
+            | ChangeEvent::Alter(_)
+            | ChangeEvent::Message(_) => {}
         }
     }
     planner.end_stage();

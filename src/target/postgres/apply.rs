@@ -36,7 +36,7 @@ use crate::change::{ChangeEvent, Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, sqlstate_kind};
-use crate::schema::TableName;
+use crate::schema::{ShapeChange, TableName};
 use crate::target::plan::{Image, NetEffect, Unfoldable, Work, plan};
 use crate::target::state::Lease;
 use crate::target::{Applied, Applier, Batch, BatchEnd};
@@ -178,6 +178,7 @@ impl PgApplier {
             pipeline.tracked()
         };
         self.kept(keys).await?;
+        self.alter_afterwards(&batch.events).await?;
         match &batch.end {
             BatchEnd::Open => {
                 self.client.batch_execute("RELEASE SAVEPOINT cutwater_batch").await.context("applying a batch")?;
@@ -209,6 +210,7 @@ impl PgApplier {
             pipeline.text("BEGIN".into()).await?;
             pipeline.asking(CHECKPOINT, self.move_on.clone(), params).await?;
         }
+        self.alter_tables(&batch.events).await?;
         pipeline.text("SAVEPOINT cutwater_batch".into()).await?;
         if open.replay.waits() {
             // Changes of an earlier part wait for the end of the transaction: only a replay knows what they hold up.
@@ -434,6 +436,13 @@ impl PgApplier {
         ]
     }
 
+    /// Locks the checkpoint's row under our epoch, without moving it on; 0: fenced.
+    pub(super) async fn lock_checkpoint(&self) -> Result<u64> {
+        let at = self.checkpoint.get();
+        let params = self.checkpoint_params(at, at, None, 0, 0, 0);
+        self.client.execute_raw(&self.move_on, params).await.context("locking the checkpoint")
+    }
+
     /// Lets go of the locks of a transaction that failed, so that nobody waits for this connection to end.
     async fn abandon(&self) {
         let rollback = self.client.batch_execute("ROLLBACK");
@@ -465,6 +474,18 @@ impl Applier for PgApplier {
             Err(_) => self.abandon().await,
         }
         result
+    }
+
+    async fn alter(&mut self, changes: &[Arc<ShapeChange>]) -> Result<()> {
+        if self.spent || self.open.is_some() {
+            return Err(Error::new(Kind::Internal, "a table cannot be altered inside a transaction"));
+        }
+        let altered = self.alter_alone(changes).await;
+        if altered.is_err() {
+            self.spent = true;
+            self.abandon().await;
+        }
+        altered
     }
 
     async fn advance(&mut self, to: &Position) -> Result<Durable<Position>> {
@@ -517,7 +538,7 @@ fn count(events: &[ChangeEvent], applied: &mut Applied) -> u64 {
             }
             ChangeEvent::Truncate(_) => changes += 1,
             ChangeEvent::Commit(_) => applied.transactions += 1,
-            ChangeEvent::Begin(_) | ChangeEvent::Schema(_) | ChangeEvent::Message(_) => {}
+            ChangeEvent::Begin(_) | ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
         }
     }
     flush(&mut run, &mut applied.rows);

@@ -8,6 +8,7 @@
 //! | `replay` | the same row by row, when a set does not go through |
 //! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
+//! | `alter` | a table's new shape, in the batch's transaction |
 //! | `cutover` | the fence's marker |
 //! | `tracking` | keys of changed rows, for the final comparison of a cutover |
 //! | `late` | foreign keys and triggers that may not exist while changes are applied |
@@ -15,6 +16,7 @@
 //! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
 //! checkpoint (`apply`) or the table's row of the state (`load`).
 
+mod alter;
 mod apply;
 mod catalog;
 mod cutover;

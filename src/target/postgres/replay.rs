@@ -114,7 +114,7 @@ impl PgApplier {
                     self.client.batch_execute(&sql).await.with_context(|| format!("{sql} at {}", carried.at()))?;
                 }
                 ChangeEvent::Commit(_) => self.end_of_transaction(tolerate_missing, carried, &mut done).await?,
-                ChangeEvent::Schema(_) | ChangeEvent::Message(_) => {}
+                ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
             }
             rest = after;
         }
@@ -269,7 +269,7 @@ impl PgApplier {
                 Kind::Divergence => Error::new(kind, format!("{op} of {table} ({key}) at {at}: {why}"))
                     .fix("compare both ends with cutwater verify; or set [apply] on_error = \"dead-letter\" to set such rows aside"),
                 _ => Error::new(kind, format!("{op} of {table} ({key}) at {at} is refused by the target: {why}"))
-                    .fix("correct the row at the source or the constraint at the target; or set [apply] on_error = \"dead-letter\" to set such rows aside"),
+                    .fix(missing_label(&why).unwrap_or_else(||"correct the row at the source or the constraint at the target; or set [apply] on_error = \"dead-letter\" to set such rows aside".into())),
             });
         }
         tracing::warn!(%table, op, key, at, why, "a row goes to the dead letters");
@@ -330,6 +330,16 @@ impl PgApplier {
             _ => hex(),
         }
     }
+}
+
+/// What to do about a label that an enum has at the source and not here: ALTER TYPE is in no stream.
+fn missing_label(why: &str) -> Option<String> {
+    let (ty, label) = why.split_once("invalid input value for enum ")?.1.split_once(": \"")?;
+    let label = label.strip_suffix('"')?.replace('\'', "''");
+    Some(format!(
+        "ALTER TYPE {ty} ADD VALUE '{label}';  at the target (with BEFORE or AFTER, where it stands at the source), then \
+         run again"
+    ))
 }
 
 /// Rows that wait for the end of their transaction: what comes later for them has to wait too.

@@ -53,6 +53,12 @@ impl Tables {
         Ok(entry)
     }
 
+    /// Forgets a table whose columns are about to change.
+    pub(super) fn forget(&mut self, name: &TableName) {
+        self.entries.remove(name);
+        self.prepared.retain(|(other, _), _| other != name);
+    }
+
     /// The prepared statement of this shape.
     pub(super) async fn statement(
         &mut self,

@@ -110,6 +110,14 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- The shape a table was brought to, see crate::schema::Shape: what the stream's description is compared with.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'shape' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.table_state ADD COLUMN shape jsonb;
+    END IF;
+END $$;
+
 -- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
 CREATE TABLE IF NOT EXISTS cutwater.table_progress (
     migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

@@ -9,6 +9,7 @@
 
 mod control;
 mod format;
+mod shapes;
 mod tracking;
 
 use std::sync::Arc;

@@ -1,0 +1,32 @@
+//! The shape each table was brought to: a column of `cutwater.table_state`.
+
+use std::collections::HashMap;
+
+use super::{State, expect_ours, from_json, to_json};
+use crate::error::Result;
+use crate::schema::{Shape, TableName};
+use crate::target::state::Lease;
+
+impl State {
+    /// The shapes that are recorded, by the table's name at the source.
+    pub async fn shapes(&self) -> Result<HashMap<TableName, Shape>> {
+        let sql = "SELECT source_schema, source_table, shape FROM cutwater.table_state
+                   WHERE migration = $1 AND shape IS NOT NULL";
+        let rows = self.query("reading the tables' shapes", sql, &[&self.migration]).await?;
+        rows.iter()
+            .map(|row| {
+                let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+                Ok((name, from_json(row.get(2))?))
+            })
+            .collect()
+    }
+
+    /// Records a shape outside of a batch: before anything of the table was copied.
+    pub async fn set_shape(&self, lease: &Lease, source: &TableName, shape: &Shape) -> Result<()> {
+        let sql = "UPDATE cutwater.table_state SET shape = $4
+                   WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $5";
+        let shape = to_json(shape)?;
+        let params: super::Params<'_> = &[&self.migration, &source.schema, &source.table, &shape, &lease.epoch];
+        expect_ours(self.execute("recording a table's shape", sql, params).await?, lease)
+    }
+}
