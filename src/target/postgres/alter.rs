@@ -43,10 +43,8 @@ impl PgApplier {
         if statements.is_empty() {
             return Ok(());
         }
-        let sql = format!(
-            "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {}; SET LOCAL lock_timeout = 0",
-            statements.join("; ")
-        );
+        let sql =
+            format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {}; SET LOCAL lock_timeout = 0", statements.join("; "));
         let explain = |error| {
             let error = Error::from(error);
             if error.kind() == Kind::Transient {
