@@ -2,6 +2,8 @@
 //! reported on stderr as not run.
 #![allow(clippy::unwrap_used, reason = "a test dies of its errors")]
 
+#[path = "versions/decoder.rs"]
+mod decoder;
 mod support;
 
 use std::time::Duration;
@@ -54,5 +56,79 @@ async fn a_migration_arrives_exactly(server: Server) {
     .await;
     migration.sigint();
     migration.wait(MINUTE).await.assert_code(0);
+
+    // From an origin that is gone when the transaction is decoded: 13 then sends a message with nothing in it.
+    server
+        .execute(
+            &name,
+            &format!(
+                "SELECT pg_replication_origin_create('{name}'), pg_replication_origin_session_setup('{name}');
+                 SELECT pg_replication_origin_xact_setup('0/1234', now()); INSERT INTO public.item VALUES (-2)"
+            ),
+        )
+        .await;
+    server.execute(&name, &format!("SELECT pg_replication_origin_drop('{name}')")).await;
+    cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
     assert_equal(&server.url(&name), &target.url(), &TABLES).await;
+}
+
+on_every_version!(nothing_of_a_transaction_is_seen_before_its_commit);
+/// TRAPS 5: neither a transaction that is far larger than what the server decodes in memory, nor one that is prepared, nor
+/// the part of one that was rolled back.
+async fn nothing_of_a_transaction_is_seen_before_its_commit(server: Server) {
+    let name = server.database().await;
+    let (_, target) = pair().await;
+    let table = "CREATE TABLE public.item (id int PRIMARY KEY, v text)";
+    server.execute(&name, table).await;
+    target.execute(table).await;
+    let cutwater = Cutwater::new(&server.url(&name), &target.url());
+    let migration = cutwater.start(&["run"]);
+    wait_for("streaming", MINUTE, async || migration.stderr().contains("streaming")).await;
+
+    let count = async || target.value::<i64>("SELECT count(*) FROM public.item").await;
+    let mut beats = 0;
+    // A row that is committed behind the open work shows that the stream has passed it.
+    let mut passed = async |what: &str| {
+        beats += 1;
+        server.execute(&name, &format!("INSERT INTO public.item VALUES (-{beats}, 'passed')")).await;
+        wait_for(what, MINUTE, async || {
+            target.value::<i64>(&format!("SELECT count(*) FROM public.item WHERE id = -{beats}")).await == 1
+        })
+        .await;
+        i64::from(beats)
+    };
+    let writer = server.connect(&name).await;
+    let insert = |from: u32, to: u32| {
+        format!("INSERT INTO public.item SELECT i, repeat('x' || i, 40) FROM generate_series({from}, {to}) AS i")
+    };
+    writer
+        .batch_execute(&format!("BEGIN; {}; SAVEPOINT s; {}", insert(1, 5_000), insert(10_001, 15_000)))
+        .await
+        .unwrap();
+    let beside = passed("what was written beside the open transaction").await;
+    assert_eq!(count().await, beside);
+    writer.batch_execute(&format!("ROLLBACK TO SAVEPOINT s; {}", insert(20_001, 21_000))).await.unwrap();
+    let beside = passed("what was written beside the rolled back part").await;
+    assert_eq!(count().await, beside);
+    writer.batch_execute("COMMIT").await.unwrap();
+    wait_for("the large transaction", MINUTE, async || {
+        let rows = count().await;
+        assert!(rows == beside || rows == beside + 6_000, "{rows} rows");
+        rows > beside
+    })
+    .await;
+
+    for (gid, range) in [("kept", (30_001, 31_000)), ("undone", (40_001, 41_000))] {
+        let prepare = format!("BEGIN; {}; PREPARE TRANSACTION '{name}_{gid}'", insert(range.0, range.1));
+        writer.batch_execute(&prepare).await.unwrap();
+    }
+    let beside = passed("what was written beside the prepared transactions").await;
+    assert_eq!(count().await, beside + 6_000);
+    writer.batch_execute(&format!("COMMIT PREPARED '{name}_kept'")).await.unwrap();
+    writer.batch_execute(&format!("ROLLBACK PREPARED '{name}_undone'")).await.unwrap();
+    let beside = passed("the prepared transaction").await;
+    assert_eq!(count().await, beside + 7_000);
+    migration.sigint();
+    migration.wait(MINUTE).await.assert_code(0);
+    assert_equal(&server.url(&name), &target.url(), &["public.item"]).await;
 }

@@ -13,7 +13,7 @@
 //!     …
 //! }
 //! ```
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part of this module")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -14,35 +14,49 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cutwater::cli::demo::server::{LocalPostgres, SUPERUSER, ServerOptions};
 
 /// The major versions that the tests want.
 pub const VERSIONS: [u32; 6] = [13, 14, 15, 16, 17, 18];
 
-/// A server of a version: our own, or one that the environment names.
+/// A server of a version, which a test binary's tests share: our own, or one that the environment names.
+#[derive(Clone)]
 pub struct Server {
     /// Its major version.
     pub version: u32,
     place: Place,
 }
 
+#[derive(Clone)]
 enum Place {
-    /// May be configured, stopped and killed.
-    Own(LocalPostgres),
+    /// Do not stop it: other tests run there.
+    Own(Arc<LocalPostgres>),
     /// URL of its superuser, without a database.
     Given(String),
 }
 
-/// A server of this version, or `None` after saying that `test` does not run. Settings reach our own servers only.
-pub async fn server_of(version: u32, options: ServerOptions, test: &str) -> Option<Server> {
-    if let Some(url) = given_url(version) {
-        return Some(Server { version, place: Place::Given(url) });
+/// The server of this version that the binary's tests share, or `None` after saying that `test` does not run. It can
+/// prepare transactions.
+pub async fn server_of(version: u32, test: &str) -> Option<Server> {
+    static SERVERS: tokio::sync::Mutex<Option<HashMap<u32, Server>>> = tokio::sync::Mutex::const_new(None);
+    let mut servers = SERVERS.lock().await;
+    let servers = servers.get_or_insert_default();
+    if let Some(server) = servers.get(&version) {
+        return Some(server.clone());
     }
-    let own = postgres_of(version, options, test).await?;
-    Some(Server { version, place: Place::Own(own) })
+    let place = match given_url(version) {
+        Some(url) => Place::Given(url),
+        None => {
+            let options = ServerOptions::new().setting("max_prepared_transactions", "20");
+            Place::Own(Arc::new(postgres_of(version, options, test).await?))
+        }
+    };
+    let server = Server { version, place };
+    servers.insert(version, server.clone());
+    Some(server)
 }
 
 /// A server of this version and of the test's own, which it may configure, stop and kill; or `None` after saying that
@@ -123,14 +137,6 @@ impl Server {
         }
     }
 
-    /// The server as one that may be configured, if it is our own.
-    pub fn own(&mut self) -> Option<&mut LocalPostgres> {
-        match &mut self.place {
-            Place::Own(server) => Some(server),
-            Place::Given(_) => None,
-        }
-    }
-
     /// A session of the superuser.
     pub async fn connect(&self, database: &str) -> tokio_postgres::Client {
         let url = cutwater::config::Url::new(self.url(database));
@@ -158,20 +164,17 @@ impl Server {
 /// A module named as the test, with one test for each version: `cargo test rows_arrive::postgres_13`.
 macro_rules! on_every_version {
     ($test:ident) => {
-        crate::support::on_every_version!($test, crate::support::ServerOptions::new());
-    };
-    ($test:ident, $options:expr) => {
         mod $test {
-            crate::support::on_every_version!(@ $test, $options, postgres_13 13, postgres_14 14, postgres_15 15, postgres_16 16,
+            crate::support::on_every_version!(@ $test, postgres_13 13, postgres_14 14, postgres_15 15, postgres_16 16,
                 postgres_17 17, postgres_18 18);
         }
     };
-    (@ $test:ident, $options:expr, $($name:ident $version:literal),+) => {
+    (@ $test:ident, $($name:ident $version:literal),+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 let name = concat!(stringify!($test), "::", stringify!($name));
-                let server = crate::support::server_of($version, $options, name).await;
+                let server = crate::support::server_of($version, name).await;
                 if let Some(server) = server {
                     super::$test(server).await;
                 }

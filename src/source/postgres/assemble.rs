@@ -101,6 +101,11 @@ impl Assembler {
                 self.sent = frames.get_i64();
                 self.message(frames, length - 25, events, said)
             }
+            // Nothing in it: a server of version 13 announces the origin of a transaction so, when it cannot name it.
+            Some(b'w') if length == 25 => {
+                frames.advance(25);
+                Ok(())
+            }
             Some(b'k') if length == 18 => {
                 frames.advance(1);
                 let end = Lsn(frames.get_u64());
@@ -126,7 +131,7 @@ impl Assembler {
         events: &mut Vec<ChangeEvent>,
         said: &mut Said,
     ) -> Result<()> {
-        match pgoutput::decode(frames, length, false)? {
+        match pgoutput::decode(frames, length)? {
             Wal::Insert { relation, new } => self.row(relation, Op::Insert, None, Some(new), events)?,
             Wal::Update { relation, old, new } => self.row(relation, Op::Update, old, Some(new), events)?,
             Wal::Delete { relation, old } => self.row(relation, Op::Delete, Some(old), None, events)?,
@@ -148,11 +153,14 @@ impl Assembler {
                 events.push(ChangeEvent::Message(Message::Other { prefix, content }));
             }
             Wal::Logical { .. } | Wal::Type { .. } | Wal::Origin { .. } => {}
-            Wal::StreamStart { .. } | Wal::StreamStop | Wal::StreamCommit { .. } | Wal::StreamAbort { .. } => {
-                return Err(Error::new(
-                    Kind::Protocol,
-                    "the source streams a transaction in pieces, which was not asked for",
-                ));
+            // Never asked for: see `pgoutput`.
+            Wal::StreamStart { .. }
+            | Wal::StreamStop
+            | Wal::StreamCommit { .. }
+            | Wal::StreamAbort { .. }
+            | Wal::StreamPrepare(_) => return Err(not_asked_for("in pieces, while it runs")),
+            Wal::BeginPrepare(_) | Wal::Prepare(_) | Wal::CommitPrepared { .. } | Wal::RollbackPrepared { .. } => {
+                return Err(not_asked_for("when it is prepared"));
             }
         }
         Ok(())
@@ -249,6 +257,10 @@ impl Assembler {
         }
         Some(Message::Fence { nonce: String::from_utf8_lossy(text(nonce)?).into_owned() })
     }
+}
+
+fn not_asked_for(how: &str) -> Error {
+    Error::new(Kind::Protocol, format!("the source sends a transaction {how}, which was not asked for"))
 }
 
 fn timestamp(micros: PgMicros) -> Result<Timestamp> {

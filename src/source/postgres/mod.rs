@@ -208,8 +208,9 @@ impl Source for PgSource {
         let client = self.client().await?;
         let ours = self.inner.info.session_name(&self.inner.name);
         setup::end_predecessor(&client, self.slot_name(), &ours).await.context("freeing the slot")?;
-        let binary = self.inner.binary.load(Ordering::Relaxed) && self.server_version(&client).await? >= 140_000;
-        PgStream::start(self, from.lsn(), tables, budget, binary).await
+        let version = self.server_version(&client).await?;
+        let binary = self.inner.binary.load(Ordering::Relaxed) && version >= 140_000;
+        PgStream::start(self, from.lsn(), tables, budget, binary, version).await
     }
 
     async fn head(&self) -> Result<Head> {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::PgSource;
 use super::assemble::Assembler;
+use super::pgoutput;
 use super::reader::{Reader, Shared};
 use crate::change::{Budget, Durable, Lsn, Position};
 use crate::error::{Context, Error, Kind, Result};
@@ -35,6 +36,7 @@ impl PgStream {
         tables: &[Arc<TableSchema>],
         budget: &Budget,
         binary: bool,
+        server_version: i32,
     ) -> Result<PgStream> {
         let shared = Shared::starting_at(from);
         let (sender, items) = mpsc::channel(CHANNEL);
@@ -45,7 +47,7 @@ impl PgStream {
         let (source, budget, told) = (source.clone(), budget.clone(), Arc::clone(&shared));
         let work = async move {
             let opened = tokio::select! {
-                opened = open(&source, from, binary) => opened,
+                opened = open(&source, from, binary, server_version) => opened,
                 // Nobody waits for it any more.
                 () = ready.closed() => return,
             };
@@ -66,19 +68,20 @@ impl PgStream {
     }
 }
 
-async fn open(source: &PgSource, from: Lsn, binary: bool) -> Result<Wire> {
+async fn open(source: &PgSource, from: Lsn, binary: bool, server_version: i32) -> Result<Wire> {
     let slot = source.slot_name();
     let doing = || format!("starting the stream of slot {slot:?} at {from}");
     let mut wire = source.wire(Purpose::Replication).await?;
     check_slot(&mut wire, slot, from).await.with_context(doing)?;
+    let protocol = pgoutput::protocol_version(server_version);
     let command = format!(
-        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}'{})",
+        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{protocol}', publication_names '{}'{})",
         Ident(slot),
         Ident(source.publication_name()),
         if binary { ", binary 'true'" } else { "" },
     );
     wire.start_copy(&command, b'W').await.map_err(|error| explain_start(error, slot)).with_context(doing)?;
-    tracing::info!(slot, %from, binary, "streaming");
+    tracing::info!(slot, %from, binary, protocol, "streaming");
     Ok(wire)
 }
 
