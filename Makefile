@@ -24,8 +24,8 @@ lint: deps ## formatting and clippy, as CI asks for them
 bench: deps ## Cutwater against a native subscription, in the same run ([profile.bench]: release without LTO)
 	$(CARGO) bench --locked --bench native
 
-chaos: deps ## the tests that kill, freeze and cut, with random moments; CUTWATER_TEST_SEED repeats a run
-	$(CARGO) test --locked --test laws -- --test-threads=1 --nocapture
+chaos: deps ## the full figures of what kills, crashes, cuts and freezes; CUTWATER_TEST_SEED repeats a run
+	CUTWATER_CHAOS=1 $(CARGO) test --locked --test laws --test chaos --test property -- --test-threads=1 --nocapture
 
 deps:
 	@scripts/install-deps.sh

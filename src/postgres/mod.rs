@@ -12,6 +12,7 @@ mod error;
 mod pgpass;
 mod session;
 mod tls;
+mod watch;
 mod wire;
 
 pub use conninfo::{ConnInfo, Host, SslMode, TlsOptions};

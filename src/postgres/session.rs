@@ -10,6 +10,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use super::ConnInfo;
 use super::dial::{Socket, Start, dial};
 use super::error::no_password;
+use super::watch::Watched;
 use crate::error::{Context, Error, Result};
 
 /// A SQL session. The connection is driven by a task of its own and ends when the client is dropped.
@@ -17,13 +18,29 @@ pub type Client = tokio_postgres::Client;
 
 /// Connects and pins the session: `application_name`, time zone, output settings, no time-outs, `row_security = off`.
 pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Client> {
-    let session = SqlSession { info, application_name };
+    let session = SqlSession { info, application_name, watched: true };
     dial(info, &session).await.with_context(|| format!("connecting to {} as {:?}", info.label(), info.user))
 }
 
 struct SqlSession<'a> {
     info: &'a ConnInfo,
     application_name: &'a str,
+    watched: bool,
+}
+
+/// Whether the session of process `pid` is at work, or waits for us; `None` if the server cannot be asked.
+pub(super) async fn is_working(info: &ConnInfo, pid: i32) -> Option<bool> {
+    let asking = SqlSession { info, application_name: "cutwater_watch", watched: false };
+    let ask = async {
+        // Boxed: a session's beginning begins its watch, which asks.
+        let client = Box::pin(dial(info, &asking)).await.ok()?;
+        let sql = "SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'
+                     FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+        let row = client.query_opt(sql, &[&pid]).await.ok()?;
+        // Without the right to see the state, a session that is there counts as at work.
+        Some(row.is_some_and(|row| row.get::<_, Option<bool>>(0).unwrap_or(true)))
+    };
+    tokio::time::timeout(info.connect_timeout, ask).await.ok()?
 }
 
 impl Start for SqlSession<'_> {
@@ -41,6 +58,8 @@ impl Start for SqlSession<'_> {
         }
         // The dialer has already agreed on TLS; this only tells the driver which channel binding it has.
         config.ssl_mode(Negotiate::Require).ssl_negotiation(SslNegotiation::Direct);
+        let socket = Watched::new(socket);
+        let guard = socket.guard();
         let (client, connection) = config.connect_raw(socket, AlreadySecured).await.map_err(|error| {
             if info.password.is_none() && error.to_string().contains("password missing") {
                 no_password(&info.user)
@@ -54,24 +73,28 @@ impl Start for SqlSession<'_> {
             }
         });
         client.batch_execute(include_str!("session.sql")).await?;
+        if self.watched {
+            let pid = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.get(0);
+            guard.watch(info, pid);
+        }
         Ok(client)
     }
 }
 
 struct AlreadySecured;
 
-impl TlsConnect<Socket> for AlreadySecured {
-    type Stream = Socket;
+impl TlsConnect<Watched> for AlreadySecured {
+    type Stream = Watched;
     type Error = Infallible;
-    type Future = Ready<Result<Socket, Infallible>>;
+    type Future = Ready<Result<Watched, Infallible>>;
 
-    fn connect(self, stream: Socket) -> Self::Future {
+    fn connect(self, stream: Watched) -> Self::Future {
         ready(Ok(stream))
     }
 }
 
-impl TlsStream for Socket {
+impl TlsStream for Watched {
     fn channel_binding(&self) -> ChannelBinding {
-        self.server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+        self.socket().server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }

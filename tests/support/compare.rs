@@ -2,18 +2,27 @@
 
 use bytes::{Buf, BytesMut};
 use futures::{Stream, StreamExt};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use tokio_postgres::{Client, NoTls};
 
 /// Panics at the first difference between the rows of these tables (`schema.table`, quoted where needed) at both ends.
 /// Every row is compared as `COPY` text; the order is that of the whole row's text.
 pub async fn assert_equal(source_url: &str, target_url: &str, tables: &[&str]) {
-    let (source, target) = (session(source_url).await, session(target_url).await);
     for table in tables {
-        let query =
-            format!("COPY (SELECT * FROM {table} AS whole_row ORDER BY whole_row::text COLLATE \"C\") TO STDOUT");
-        compare(table, copy(&source, &query).await, copy(&target, &query).await).await;
+        compare(table, dump(source_url, table).await, dump(target_url, table).await).await;
     }
+}
+
+/// The rows of a table as `COPY` text.
+pub async fn dump(url: &str, table: &str) -> Pin<Box<dyn Stream<Item = bytes::Bytes> + Send>> {
+    let client = session(url).await;
+    let query = format!("COPY (SELECT * FROM {table} AS whole_row ORDER BY whole_row::text COLLATE \"C\") TO STDOUT");
+    let rows = copy(&client, &query).await;
+    // The session has to live as long as its rows are read.
+    Box::pin(rows.map(move |chunk| {
+        let _ = &client;
+        chunk
+    }))
 }
 
 /// The names of a table's columns, in order.
@@ -48,7 +57,12 @@ async fn copy(client: &Client, query: &str) -> impl Stream<Item = bytes::Bytes> 
     stream.map(|chunk| chunk.unwrap())
 }
 
-async fn compare(table: &str, source: impl Stream<Item = bytes::Bytes>, target: impl Stream<Item = bytes::Bytes>) {
+/// Panics at the first line that differs.
+pub async fn compare(
+    table: &str,
+    source: impl Stream<Item = bytes::Bytes>,
+    target: impl Stream<Item = bytes::Bytes>,
+) {
     let (mut source, mut target) = (pin!(source), pin!(target));
     let (mut left, mut right) = (BytesMut::new(), BytesMut::new());
     let mut rows = 0usize;

@@ -22,8 +22,9 @@
 )]
 
 mod binary;
-mod compare;
+pub mod compare;
 mod database;
+pub mod harness;
 mod proxy;
 mod versions;
 mod wait;

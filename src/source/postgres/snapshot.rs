@@ -116,7 +116,15 @@ impl PgSnapshot {
     /// A transaction on the snapshot whose table is locked and still what was cut; `None`: the lock was not free.
     async fn begin(&self, wire: &mut Wire, part: &Part, cut: Option<&Cut>, command: &str) -> Result<()> {
         wire.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        wire.query(&format!("SET TRANSACTION SNAPSHOT '{}'", self.name)).await?;
+        if let Err(error) = wire.query(&format!("SET TRANSACTION SNAPSHOT '{}'", self.name)).await {
+            // The snapshot goes with the session that exports it: a connection that broke, whatever the server's code
+            // for it says (22023, as for a value that is wrong).
+            return Err(if error.kind() == Kind::BadRow {
+                Error::new(Kind::Connection, format!("the session that holds the snapshot is gone: {}", error.why()))
+            } else {
+                error
+            });
+        }
         wire.query(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
         if let Some(cut) = cut {
             wire.query(&format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", cut.name.sql())).await?;
