@@ -58,11 +58,7 @@ async fn copy(client: &Client, query: &str) -> impl Stream<Item = bytes::Bytes> 
 }
 
 /// Panics at the first line that differs.
-pub async fn compare(
-    table: &str,
-    source: impl Stream<Item = bytes::Bytes>,
-    target: impl Stream<Item = bytes::Bytes>,
-) {
+pub async fn compare(table: &str, source: impl Stream<Item = bytes::Bytes>, target: impl Stream<Item = bytes::Bytes>) {
     let (mut source, mut target) = (pin!(source), pin!(target));
     let (mut left, mut right) = (BytesMut::new(), BytesMut::new());
     let mut rows = 0usize;

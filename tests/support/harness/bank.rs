@@ -61,7 +61,8 @@ async fn read<T: Engine>(url: String, expected: i64, seen: Arc<Mutex<Seen>>) {
                 seen.reads += 1;
                 seen.states.insert(sums[1]);
                 if sums[0] != expected && seen.wrong.is_none() {
-                    seen.wrong = Some(format!("the bank held {} instead of {expected} at read {}", sums[0], seen.reads));
+                    seen.wrong =
+                        Some(format!("the bank held {} instead of {expected} at read {}", sums[0], seen.reads));
                 }
             }
         }

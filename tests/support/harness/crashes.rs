@@ -57,7 +57,9 @@ pub async fn servers_crash_in_the_stream<S: Engine, T: Engine<Writer = S::Writer
     }
     let (reads, states) = bank.close();
     let proved = stage.prove(run).await;
-    eprintln!("{each} crashes of each server in the stream: {proved:?}, the bank right in {reads} reads of {states} states");
+    eprintln!(
+        "{each} crashes of each server in the stream: {proved:?}, the bank right in {reads} reads of {states} states"
+    );
 }
 
 async fn crash<S: Engine, T: Engine>(stage: &mut Stage<S, T>, end: End, rng: &mut StdRng) {

@@ -48,7 +48,11 @@ pub async fn a_transaction_larger_than_memory<S: Engine, T: Engine>(rows: i64, s
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let peak = peak_kib(&run);
-    eprintln!("{rows} rows in one transaction: written in {written:?}, there after {:?}, {reads} reads saw none of it; peak memory {} MiB", begun.elapsed(), peak / 1024);
+    eprintln!(
+        "{rows} rows in one transaction: written in {written:?}, there after {:?}, {reads} reads saw none of it; peak memory {} MiB",
+        begun.elapsed(),
+        peak / 1024
+    );
     assert!(peak < PEAK_KIB, "peak memory {peak} KiB");
     run.sigint();
     run.wait(patience).await.assert_code(0);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::engine::{Application, Engine};
 use super::crashes::arrived;
+use super::engine::{Application, Engine};
 use super::stage::Stage;
 use crate::support::Proxy;
 
@@ -19,7 +19,11 @@ pub async fn connections_break<S: Engine, T: Engine<Writer = S::Writer>>(rounds:
     stage.reach(&mut run, "snapshot").await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(rng.random_range(100..700))).await;
-        if rng.random() { stage.from.cut() } else { stage.to.cut_after(rng.random_range(1..2000)) };
+        if rng.random() {
+            stage.from.cut()
+        } else {
+            stage.to.cut_after(rng.random_range(1..2000))
+        };
     }
     stage.reach(&mut run, "streaming").await;
     let bank = stage.open_bank();
@@ -47,9 +51,8 @@ pub async fn connections_break<S: Engine, T: Engine<Writer = S::Writer>>(rounds:
             3 => {
                 stage.to.cut_behind(T::COMMIT);
                 stage.writes(20).await;
-                let waiting = crate::support::wait_for("a COMMIT", super::stage::PATIENCE, async || {
-                    stage.to.sprung() > sprung
-                });
+                let waiting =
+                    crate::support::wait_for("a COMMIT", super::stage::PATIENCE, async || stage.to.sprung() > sprung);
                 waiting.await;
                 "cut behind a COMMIT".to_owned()
             }

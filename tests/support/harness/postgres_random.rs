@@ -14,8 +14,10 @@ pub static POSTGRES: Dialect = Dialect {
         Type { ddl: "double precision", values: |rng| one(rng, &["'NaN'", "'-Infinity'", "0.1", "-0.0", "1e-300"]) },
         Type { ddl: "real", values: |rng| (rng.random::<f32>()).to_string() },
         Type { ddl: "boolean", values: |rng| rng.random::<bool>().to_string() },
-        Type { ddl: "text", values: |rng| one(rng, &["''", "'NULL'", "E'\\t\\\\N\\n'", "'ü\"{}'", "'plain'", "'a, b'"]) },
-
+        Type {
+            ddl: "text",
+            values: |rng| one(rng, &["''", "'NULL'", "E'\\t\\\\N\\n'", "'ü\"{}'", "'plain'", "'a, b'"]),
+        },
         // Mostly stored out of line: an update of another column does not send it.
         Type { ddl: "text", values: long },
         Type { ddl: "text", values: long },
@@ -40,14 +42,14 @@ pub static POSTGRES: Dialect = Dialect {
         key(", PRIMARY KEY (id)", "ALTER TABLE {t} REPLICA IDENTITY FULL;\n", false),
         key(", PRIMARY KEY (id), UNIQUE (u)", "", false),
         key(", PRIMARY KEY (id), UNIQUE (u) DEFERRABLE INITIALLY DEFERRED", "", false),
-        key("", "CREATE UNIQUE INDEX {t}_id ON {t} (id);\nALTER TABLE {t} REPLICA IDENTITY USING INDEX {t}_id;\n", false),
+        key(
+            "",
+            "CREATE UNIQUE INDEX {t}_id ON {t} (id);\nALTER TABLE {t} REPLICA IDENTITY USING INDEX {t}_id;\n",
+            false,
+        ),
         Key {
             deferrable: true,
-            ..key(
-                ", PRIMARY KEY (id) DEFERRABLE INITIALLY DEFERRED",
-                "ALTER TABLE {t} REPLICA IDENTITY FULL;\n",
-                false,
-            )
+            ..key(", PRIMARY KEY (id) DEFERRABLE INITIALLY DEFERRED", "ALTER TABLE {t} REPLICA IDENTITY FULL;\n", false)
         },
         Key { deferrable: true, ..key(", UNIQUE (id) DEFERRABLE", "ALTER TABLE {t} REPLICA IDENTITY FULL;\n", false) },
         Key { none: true, ..key("", "ALTER TABLE {t} REPLICA IDENTITY FULL;\n", false) },
