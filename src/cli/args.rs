@@ -105,9 +105,10 @@ pub enum Command {
                             reads them from SOURCE_PASSWORD and TARGET_PASSWORD.")]
     Init(InitArgs),
     /// Test every setting, privilege and table that would bite; changes nothing
-    #[command(after_help = "Examples:\n  cutwater check\n  cutwater check -v     # what passed, too\n\n\
+    #[command(after_help = "Examples:\n  cutwater check\n  cutwater check -v            # what passed, too\n  \
+                            cutwater check --estimate    # how long it would take, from a copy of ten seconds\n\n\
                             Exit code 3: something blocks; each comes with the command that fixes it.")]
-    Check,
+    Check(CheckArgs),
     /// Print the DDL the target needs; --apply makes the tables
     #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply")]
     Schema(SchemaArgs),
@@ -121,6 +122,25 @@ pub enum Command {
     /// Phase, health, lag, tables, last error; also when `run` is dead; changes nothing
     #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds")]
     Status(StatusArgs),
+    /// Hold the copy, the applying, or both; a pause survives a restart of run
+    #[command(after_help = "Examples:\n  cutwater pause               # both\n  \
+                            cutwater pause --snapshot    # only the copy of the existing rows\n  \
+                            cutwater pause --apply       # only writing the stream's changes at the target\n\n\
+                            The source goes on being answered, nothing is confirmed that is not durable, and the lag goes\n\
+                            on telling the truth. While it is paused the source keeps its log for us, and a cutover is\n\
+                            refused. Exit code 0: the run has acknowledged it, or no run is alive and the next takes it.")]
+    Pause(PauseArgs),
+    /// Let go on what pause holds
+    #[command(after_help = "Examples:\n  cutwater resume\n  cutwater resume --apply")]
+    Resume(PauseArgs),
+    /// Change settings of a live run: throttle, workers, batch; without arguments, list them
+    #[command(after_help = "Examples:\n  cutwater set snapshot.max_rows_per_second=500000 snapshot.workers=2\n  \
+                            cutwater set snapshot.max_rows_per_second=none\n  \
+                            cutwater set apply.linger=default            # the file's again\n  \
+                            cutwater set                                 # what there is, and what is set\n\n\
+                            What is set survives a restart of run and goes before the file, until it is set to default.\n\
+                            Exit code 0: the run has acknowledged it, or no run is alive and the next takes it.")]
+    Set(SetArgs),
     /// Compare both ends row by row (by checksums); changes nothing
     #[command(after_help = "Examples:\n  cutwater verify\n  cutwater verify --json | jq .tables\n\n\
                             Exit code 3: rows differ; they are named.")]
@@ -146,6 +166,14 @@ pub enum Command {
 /// `init`
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {}
+
+/// `check`
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Copy for ten seconds into a transaction that is rolled back, and tell how long the migration would take
+    #[arg(long)]
+    pub estimate: bool,
+}
 
 /// `schema`
 #[derive(Debug, Clone, Args)]
@@ -203,6 +231,25 @@ pub struct StatusArgs {
     /// Draw it again every second, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `pause`, `resume`
+#[derive(Debug, Clone, Args)]
+pub struct PauseArgs {
+    /// Only the copy of the existing rows
+    #[arg(long)]
+    pub snapshot: bool,
+    /// Only writing the stream's changes at the target
+    #[arg(long)]
+    pub apply: bool,
+}
+
+/// `set`
+#[derive(Debug, Clone, Args)]
+pub struct SetArgs {
+    /// snapshot.max_rows_per_second=500000 …
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
 }
 
 /// `teardown`

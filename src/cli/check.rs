@@ -4,18 +4,28 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use super::args::CheckArgs;
 use super::{Context, Ended, ends, output};
 use crate::error::Result;
+use crate::pipeline::{Job, estimate};
 use crate::pipeline::preflight::{Report, Verdict, inspect};
 
-pub(super) async fn run(context: &Context) -> Result<Ended> {
+pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     let config = context.config()?;
-    let report = inspect(&config, &ends::plan(&config).await?).await?;
+    let plan = ends::plan(&config).await?;
+    let report = inspect(&config, &plan).await?;
     let blocked = report.of(Verdict::Fail).next().is_some();
+    let estimate = match args.estimate {
+        true => Some(estimate::estimate(&Job::open(config)?, &plan, estimate::SAMPLE).await?),
+        false => None,
+    };
     if context.global.json {
-        output::print_json(&json!({ "blocked": blocked, "findings": report.findings }))?;
+        output::print_json(&json!({ "blocked": blocked, "findings": report.findings, "estimate": estimate }))?;
     } else {
         output::print(&render(&report, context.global.verbose > 0));
+        if let Some(estimate) = estimate {
+            output::print(&format!("\n{}", super::estimate::render(&estimate)));
+        }
     }
     Ok(if blocked { Ended::No } else { Ended::Done })
 }

@@ -5,6 +5,20 @@ pub fn bytes(bytes: u64) -> String {
     scaled(bytes as f64, 1024.0, &["B", "kB", "MB", "GB", "TB"])
 }
 
+/// `18 of 120 GB`, `900 MB of 1.2 GB`: the unit once where it is the same.
+pub fn of(part: u64, whole: u64) -> String {
+    let (part, whole) = (bytes(part), bytes(whole));
+    match (part.split_once(' '), whole.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {whole}"),
+        _ => format!("{part} of {whole}"),
+    }
+}
+
+/// `250 MB/min`, of bytes a second.
+pub fn per_minute(bytes_per_second: f64) -> String {
+    format!("{}/min", bytes((bytes_per_second.max(0.0) * 60.0) as u64))
+}
+
 /// `1.9 M`; for counts where the order of magnitude is what matters.
 pub fn about(count: f64) -> String {
     scaled(count, 1000.0, &["", "k", "M", "G"]).trim_end().to_owned()
@@ -61,6 +75,9 @@ mod tests {
         assert_eq!(bytes(1_150_000), "1.1 MB");
         assert_eq!(bytes(18 << 30), "18 GB");
         assert_eq!(bytes(17), "17 B");
+        assert_eq!(of(18 << 30, 120 << 30), "18 of 120 GB");
+        assert_eq!(of(900 << 20, 120 << 30), "900 MB of 120 GB");
+        assert_eq!(per_minute(f64::from(240 << 20) / 60.0), "240 MB/min");
         assert_eq!(about(1_900_000.0), "1.9 M");
         assert_eq!(about(12.0), "12");
         assert_eq!(count(1_002_310), "1,002,310");

@@ -8,12 +8,16 @@ pub mod check;
 mod cutover;
 pub mod demo;
 mod ends;
+mod estimate;
 pub mod event;
 pub mod human;
 mod init;
+mod ordered;
 mod output;
+mod pause;
 mod run;
 mod schema;
+mod set;
 mod signals;
 pub mod status;
 mod teardown;
@@ -87,13 +91,16 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
     let context = Context { global, shutdown };
     match command {
         Command::Init(args) => interruptible(&context, init::run(&context, &args)).await,
-        Command::Check => interruptible(&context, check::run(&context)).await,
+        Command::Check(args) => interruptible(&context, Box::pin(check::run(&context, &args))).await,
         Command::Schema(args) => interruptible(&context, schema::run(&context, &args)).await,
         Command::Run(args) => run::run(&context, &args).await,
         Command::Verify => interruptible(&context, verify::run(&context)).await,
         // Never left in the middle: the driver undoes what it began before it ends.
         Command::Cutover(args) => cutover::run(&context, &args).await,
         Command::Status(args) => interruptible(&context, Box::pin(status::run(&context, &args))).await,
+        Command::Pause(args) => interruptible(&context, pause::pause(&context, &args)).await,
+        Command::Resume(args) => interruptible(&context, pause::resume(&context, &args)).await,
+        Command::Set(args) => interruptible(&context, set::run(&context, &args)).await,
         Command::Teardown(args) => interruptible(&context, teardown::run(&context, &args)).await,
         Command::Demo(args) => demo::run(&context, &args).await,
     }

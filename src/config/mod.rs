@@ -64,9 +64,44 @@ pub struct SourceConfig {
     /// Patterns of the tables to migrate; empty: all user tables of the database.
     #[serde(default)]
     pub tables: Vec<String>,
-    /// How much log the source may keep for us before `status` and the log warn.
+    /// How much log (WAL) the source may keep for us, as a size (`"120GB"`). None by default: then only the server's own
+    /// `max_slot_wal_keep_size` is a limit. `status`, the metrics and the log tell the room that is left, and how long it
+    /// lasts at the present rate. It is watched by a live `run`; while none is alive, only the server's limit holds.
     #[serde(default)]
     pub max_retained: Option<ByteSize>,
+    /// What happens when the source keeps more than `max_retained`: `"warn"` (default), `"pause-snapshot"` or
+    /// `"drop-slot"`.
+    #[serde(default)]
+    pub on_limit: OnLimit,
+}
+
+/// `[source] on_limit`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLimit {
+    /// Only says so, in `status`, the metrics and the log: the source's disk keeps filling.
+    #[default]
+    Warn,
+    /// The copy of the existing rows steps back: tables whose copy has begun are finished, no further one is begun. The
+    /// stream is then followed for the tables that are copied, which frees the log, and the copy of the others goes on
+    /// from a new snapshot. Nothing is lost and nothing is copied twice; the copy takes longer. While no copy is under
+    /// way it only says so, as `"warn"`.
+    PauseSnapshot,
+    /// The slot is dropped and the run ends with an error: the source's disk is safe, and the migration must start over
+    /// (`cutwater teardown`, `cutwater run`), because changes are missing from then on. The source and the data at the
+    /// target are not touched. Never during a cutover.
+    DropSlot,
+}
+
+impl OnLimit {
+    /// What happens past the limit, in words for `status` and the log.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            OnLimit::Warn => "warn only, the source's disk keeps filling",
+            OnLimit::PauseSnapshot => "the copy steps back and lets the stream free the log",
+            OnLimit::DropSlot => "the slot is dropped, and the copy must start over",
+        }
+    }
 }
 
 /// `[target]`

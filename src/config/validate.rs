@@ -1,6 +1,6 @@
 //! What a config must keep beyond its types.
 
-use super::{Config, Url};
+use super::{Config, OnLimit, Url};
 use crate::schema::{Pattern, Patterns};
 
 /// What is wrong, at which key.
@@ -38,6 +38,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     }
     if config.snapshot.workers > 256 {
         return Err(wrong("snapshot.workers", "at most 256: each is a connection at both ends"));
+    }
+    if config.source.on_limit != OnLimit::Warn && config.source.max_retained.is_none() {
+        return Err(wrong("source.on_limit", "it says what happens at max_retained, which is not set"));
     }
     let bytes = config.apply.batch_bytes.0;
     if !(64 << 10..=1 << 30).contains(&bytes) {

@@ -344,6 +344,7 @@ async fn first_slot(
     job.source.prepare(&tables).await?;
     let snapshot = job.source.create_slot().await?;
     state.set_slot_position(lease, snapshot.position()).await?;
+    vitals.begun_at(snapshot.position());
     tracing::info!(position = %snapshot.position(), "created the slot; the copy is of this position");
     Ok(snapshot)
 }

@@ -10,18 +10,23 @@
 //! | `attempt` | one try, from the lease to the end of the stream |
 //! | `belongs` | whether config and state are of one migration |
 //! | `preflight` | what would bite, looked for before anything is changed |
+//! | `estimate` | how long it would take, from a copy of a few seconds |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
 //! | `shapes` | columns that come, go or change in mid-stream |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
-//! | `steering` | pauses and settings of a live run |
+//! | `steering`, `ask` | pauses and settings of a live run |
+//! | `retained` | the log the source keeps for us, and its limits |
 //! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
 
+pub mod ask;
 mod attempt;
 mod batcher;
 pub mod belongs;
 pub mod build;
+pub mod estimate;
 pub mod preflight;
 pub mod progress;
+mod retained;
 mod shapes;
 pub mod snapshot;
 pub mod steering;
@@ -145,10 +150,27 @@ pub async fn run(job: &Job, until: Until, stop: CancellationToken, progress: Arc
     // The heartbeat outlives every try, so that lag grows and the trouble shows while the target or source is away.
     let halt = stop.child_token();
     let monitor = tokio::spawn(vitals::monitor(job.clone(), Arc::clone(&vitals), Arc::clone(&progress), halt.clone()));
-    let result = supervise(job, until, &vitals, &progress, &halt).await;
+    let result = tokio::select! {
+        result = supervise(job, until, &vitals, &progress, &halt) => result,
+        // A batch that hangs at the target must not keep the source's disk filling.
+        () = vitals.abandoned() => Ok(Outcome::Stopped),
+    };
+    let result = match vitals.given_up() {
+        Some(why) => Err(give_up(job, why).await),
+        None => result,
+    };
     monitor.abort();
     vitals.last_words(job, &progress, &result).await;
     result
+}
+
+/// Drops the slot, as `[source] on_limit = "drop-slot"` says; returns the error that the run ends with.
+async fn give_up(job: &Job, why: Error) -> Error {
+    match job.source.drop_slot().await {
+        Ok(()) => why,
+        Err(error) => Error::new(Kind::SlotLost, format!("{}; but the slot could not be dropped: {error}", why.why()))
+            .fix("on the source: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'cutwater%';"),
+    }
 }
 
 async fn supervise(

@@ -28,6 +28,7 @@ use crate::source::{CopyFormat, Part, Snapshot, Source};
 use crate::target::postgres::State;
 use crate::target::state::{Lease, TableStage};
 use crate::target::{LoadMode, Target};
+use crate::telemetry;
 use crate::transform::{Plan, TablePlan};
 
 /// How often the state is told how far the tables are.
@@ -245,6 +246,7 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
         let (position, stream) = (self.snapshot.position(), Box::pin(counted));
         let loaded =
             self.target.load(&self.lease, source, shaped, &table.columns, table.format, mode, position, stream).await?;
+        telemetry::record_copied(&self.lease.migration, source, loaded.rows);
         Ok(loaded.rows)
     }
 }

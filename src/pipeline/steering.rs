@@ -15,6 +15,7 @@
 //! Nothing here can lose anything: a pause only keeps work from beginning.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct Orders {
 pub struct Steering {
     file: (SnapshotConfig, ApplyConfig),
     orders: watch::Sender<Orders>,
+    /// The copy begins no further table, so that the stream can free the source's log.
+    back: AtomicBool,
     /// When the next row of the copy may pass.
     next_row: Mutex<Instant>,
 }
@@ -77,7 +80,7 @@ impl Steering {
             snapshot: snapshot.clone(),
             apply: apply.clone(),
         };
-        Steering { file: (snapshot, apply), orders: watch::Sender::new(orders), next_row: Mutex::new(Instant::now()) }
+        Steering { file: (snapshot, apply), orders: watch::Sender::new(orders), back: AtomicBool::new(false), next_row: Mutex::new(Instant::now()) }
     }
 
     /// Takes the control row up. `true` if it is news.
@@ -129,6 +132,16 @@ impl Steering {
     pub fn copy_workers(&self) -> usize {
         let orders = self.orders.borrow();
         if orders.snapshot_paused.is_some() { 0 } else { orders.snapshot.workers.max(1) }
+    }
+
+    /// Tells the copy to step back, or that it need not any more.
+    pub fn step_back(&self, back: bool) {
+        self.back.store(back, Ordering::Relaxed);
+    }
+
+    /// Whether the copy is to begin no further table.
+    pub fn stepped_back(&self) -> bool {
+        self.back.load(Ordering::Relaxed)
     }
 
     /// Holds a chunk of `rows` back as long as the copy is paused, and as long as the throttle wants.

@@ -14,16 +14,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
+use super::retained::{Retained, Verdict};
 use super::steering::Steering;
 use super::{Job, Outcome};
 use crate::change::{Durable, Position};
-use crate::config::ByteSize;
 use crate::error::{Error, Kind, Result};
 use crate::source::{Head, Source};
 use crate::target::postgres::State;
 use crate::target::state::{Health, Lease, Phase, RunReport, Trouble};
 use crate::target::{Applied, Target};
-use crate::telemetry::{self, LagMeter};
+use crate::telemetry::{self, LagMeter, Trend};
 
 /// How often the head is sampled and the heartbeat written.
 const BEAT: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub struct Vitals {
     /// Told when both ends answer again after one of them did not.
     recovered: Notify,
     steering: Arc<Steering>,
+    /// Cancelled when the slot is given up.
+    abandon: CancellationToken,
     inner: Mutex<Inner>,
 }
 
@@ -57,7 +59,10 @@ struct Inner {
     attached: bool,
     /// (when, changes, transactions) of the last beats.
     counts: VecDeque<(Instant, u64, u64)>,
-    warned_retained: bool,
+    retained: Retained,
+    lag_trend: Trend,
+    source_away_since: Option<Timestamp>,
+    given_up: Option<Error>,
 }
 
 impl Vitals {
@@ -74,7 +79,8 @@ impl Vitals {
             cut_over: AtomicBool::new(false),
             recovered: Notify::new(),
             steering: Arc::new(Steering::new(&job.config)),
-            inner: Mutex::default(),
+            abandon: CancellationToken::new(),
+            inner: Mutex::new(Inner { retained: Retained::new(&job.config.source), ..Inner::default() }),
         }
     }
 
@@ -183,6 +189,12 @@ impl Vitals {
         self.inner().meter.durable(durable.get(), commit_time);
     }
 
+    /// The migration begins here: what came before is in the copy. From now on whatever happens at the source is pending
+    /// until the stream, which starts after the copy, has brought it over (law 10).
+    pub fn begun_at(&self, position: &Position) {
+        self.inner().meter.durable(position, None);
+    }
+
     /// A batch was applied.
     pub fn applied(&self, applied: &Applied) {
         self.changes.fetch_add(applied.rows.values().sum(), Ordering::Relaxed);
@@ -198,18 +210,56 @@ impl Vitals {
         }
     }
 
-    fn sampled(&self, head: Head, max_retained: Option<ByteSize>) {
-        let mut inner = self.inner();
-        inner.meter.sample(head.time, &head.position, Instant::now());
-        let over = matches!((max_retained, head.retained_bytes), (Some(limit), Some(kept)) if kept > limit.0);
-        if over && !inner.warned_retained {
-            tracing::warn!(
-                retained_bytes = head.retained_bytes,
-                "the source keeps more log for this migration than [source] max_retained allows"
-            );
+    fn sampled(&self, head: Head) -> Verdict {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        let now = Instant::now();
+        inner.source_away_since = None;
+        inner.meter.sample(head.time, &head.position, now);
+        let reading = inner.meter.reading(now);
+        if let Some(bytes) = reading.bytes {
+            inner.lag_trend.sample(bytes, now);
         }
-        inner.warned_retained = over;
+        let safe = match (inner.meter.durable_position(), reading.caught_up_at) {
+            (Some(position), Some(at)) => format!("{position} ({at})"),
+            (Some(position), None) => position.to_string(),
+            (None, _) => "its beginning".to_owned(),
+        };
+        let verdict = inner.retained.judge(&head, &safe, now);
         inner.head = Some(head);
+        verdict
+    }
+
+    /// The source did not answer.
+    fn source_away(&self) {
+        self.inner().source_away_since.get_or_insert_with(Timestamp::now);
+    }
+
+    /// What `[source] on_limit` asks for, if it is ours to do.
+    fn enforce(&self, verdict: Verdict, halt: &CancellationToken) {
+        self.steering.step_back(matches!(verdict, Verdict::StepBack));
+        let Verdict::GiveUp(error) = verdict else { return };
+        let mut inner = self.inner();
+        // Only while the migration is ours to run, and never in a cutover: that ends by itself, and soon.
+        let ours = inner.attached || inner.trouble.is_some();
+        let late = inner.phase.is_some_and(|phase| phase >= Phase::Draining);
+        if ours && !late && inner.given_up.is_none() {
+            tracing::error!(%error, "giving the slot up");
+            inner.given_up = Some(error);
+            halt.cancel();
+            self.abandon.cancel();
+        }
+    }
+
+    /// The error that the run ends with, if the slot was given up.
+    pub fn given_up(&self) -> Option<Error> {
+        self.inner().given_up.clone()
+    }
+
+    /// Returns when the slot was given up and what was under way has had its time to end.
+    pub async fn abandoned(&self) {
+        self.abandon.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
     }
 
     /// The report of this moment.
@@ -242,6 +292,13 @@ impl Vitals {
             worst_lag_seconds: lag.worst_seconds,
             worst_lag_at: lag.worst_at,
             retained_bytes: inner.head.as_ref().and_then(|head| head.retained_bytes),
+            retained_limit: inner.retained.limit(),
+            retained_growth: inner.retained.growth(),
+            retained_room: inner.retained.room(),
+            lag_growth: inner.lag_trend.per_second(),
+            max_rows_per_second: self.steering.now().snapshot.max_rows_per_second,
+            stepped_back: self.steering.stepped_back(),
+            source_away_since: inner.source_away_since,
             changes_per_second: (changes - first_changes) as f64 / seconds,
             transactions_per_second: (transactions - first_transactions) as f64 / seconds,
             copy_rows_per_second: copy.rows_per_second,
@@ -297,10 +354,17 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
         match tokio::time::timeout(PATIENCE, job.source.head()).await {
             Ok(Ok(head)) => {
                 answers += 1;
-                vitals.sampled(head, job.config.source.max_retained);
+                let verdict = vitals.sampled(head);
+                vitals.enforce(verdict, &halt);
             }
-            Ok(Err(error)) => tracing::debug!(%error, "could not sample the source's head"),
-            Err(_) => tracing::debug!("the source did not answer in time"),
+            Ok(Err(error)) => {
+                vitals.source_away();
+                tracing::debug!(%error, "could not sample the source's head");
+            }
+            Err(_) => {
+                vitals.source_away();
+                tracing::debug!("the source did not answer in time");
+            }
         }
         let (attached, phase) = {
             let inner = vitals.inner();
@@ -354,5 +418,10 @@ fn expose(migration: &str, report: &RunReport, phase: Option<Phase>, progress: &
     if let Some(phase) = phase {
         telemetry::record_phase(migration, phase);
     }
+    if let Some(limit) = report.retained_limit {
+        telemetry::record_retained_limit(migration, limit);
+    }
+    telemetry::record_room(migration, report.retained_room);
+    telemetry::record_paused(migration, report.health == Health::Paused);
     telemetry::record_snapshot_progress(migration, progress.view().fraction());
 }

@@ -47,6 +47,9 @@ pub struct Head {
     pub retained_bytes: Option<u64>,
     /// Postgres: `wal_status` of the slot (`reserved`, `extended`, `unreserved`, `lost`).
     pub slot_status: Option<String>,
+    /// Bytes of log at which the server itself gives the slot up (Postgres: `max_slot_wal_keep_size`, which is asked of
+    /// the server as `safe_wal_size`); `None` if it never does.
+    pub server_limit_bytes: Option<u64>,
 }
 
 /// A durable reading position that the source keeps for us.

@@ -269,6 +269,27 @@ pub struct RunReport {
     pub worst_lag_at: Option<Timestamp>,
     /// Bytes of log the source keeps for us.
     pub retained_bytes: Option<u64>,
+    /// The nearer of `[source] max_retained` and the server's own limit, in bytes.
+    #[serde(default)]
+    pub retained_limit: Option<u64>,
+    /// How fast the kept log grows, in bytes a second, over the last ten minutes.
+    #[serde(default)]
+    pub retained_growth: Option<f64>,
+    /// Seconds until the limit is reached at that rate.
+    #[serde(default)]
+    pub retained_room: Option<f64>,
+    /// How fast the lag grows, in bytes a second, over the last ten minutes.
+    #[serde(default)]
+    pub lag_growth: Option<f64>,
+    /// The throttle that holds, in rows a second; `None`: none.
+    #[serde(default)]
+    pub max_rows_per_second: Option<u64>,
+    /// The copy has stepped back until the stream has freed the source's log.
+    #[serde(default)]
+    pub stepped_back: bool,
+    /// Since when the source has not answered.
+    #[serde(default)]
+    pub source_away_since: Option<Timestamp>,
     /// Changes per second over the last ten seconds.
     pub changes_per_second: f64,
     /// Source transactions per second over the last ten seconds.

@@ -101,6 +101,11 @@ impl LagMeter {
         }
     }
 
+    /// What is known to be durable.
+    pub fn durable_position(&self) -> Option<&Position> {
+        self.durable.as_ref()
+    }
+
     fn reached(&mut self, time: Timestamp) {
         self.caught_up_at = Some(self.caught_up_at.map_or(time, |known| known.max(time)));
     }

@@ -20,6 +20,9 @@ const ROWS: &str = "cutwater_rows_total";
 const ERRORS: &str = "cutwater_errors_total";
 const SNAPSHOT_PROGRESS: &str = "cutwater_snapshot_progress_ratio";
 const RETAINED: &str = "cutwater_slot_retained_bytes";
+const RETAINED_LIMIT: &str = "cutwater_slot_retained_limit_bytes";
+const ROOM: &str = "cutwater_slot_room_seconds";
+const PAUSED: &str = "cutwater_paused";
 const BATCH_DURATION: &str = "cutwater_batch_duration_seconds";
 const PHASE: &str = "cutwater_phase";
 
@@ -80,6 +83,17 @@ fn describe() {
     describe_counter!(ERRORS, Unit::Count, "Errors, by kind");
     describe_gauge!(SNAPSHOT_PROGRESS, "Share of the existing rows that are copied, 0 to 1");
     describe_gauge!(RETAINED, Unit::Bytes, "Log the source keeps for this migration's slot");
+    describe_gauge!(
+        RETAINED_LIMIT,
+        Unit::Bytes,
+        "The nearer of [source] max_retained and the server's max_slot_wal_keep_size; absent without a limit"
+    );
+    describe_gauge!(
+        ROOM,
+        Unit::Seconds,
+        "Until that limit is reached at the rate of the last ten minutes; +Inf while it is not in sight"
+    );
+    describe_gauge!(PAUSED, "1 while the run is paused, else 0");
     describe_histogram!(
         BATCH_DURATION,
         Unit::Seconds,
@@ -123,6 +137,21 @@ pub fn record_retained(migration: &str, bytes: u64) {
     gauge!(RETAINED, "migration" => migration.to_owned()).set(bytes as f64);
 }
 
+/// The nearer of the limits on that.
+pub fn record_retained_limit(migration: &str, bytes: u64) {
+    gauge!(RETAINED_LIMIT, "migration" => migration.to_owned()).set(bytes as f64);
+}
+
+/// Seconds until that limit is reached; `None`: it is not in sight.
+pub fn record_room(migration: &str, seconds: Option<f64>) {
+    gauge!(ROOM, "migration" => migration.to_owned()).set(seconds.unwrap_or(f64::INFINITY));
+}
+
+/// Whether the run is paused.
+pub fn record_paused(migration: &str, paused: bool) {
+    gauge!(PAUSED, "migration" => migration.to_owned()).set(f64::from(u8::from(paused)));
+}
+
 /// A batch's target transaction, from begin to flushed commit.
 pub fn record_batch(migration: &str, took: Duration) {
     histogram!(BATCH_DURATION, "migration" => migration.to_owned()).record(took.as_secs_f64());
@@ -149,6 +178,9 @@ mod tests {
         record_error("shop", Kind::Connection);
         record_snapshot_progress("shop", 0.6);
         record_retained("shop", 96);
+        record_retained_limit("shop", 128);
+        record_room("shop", None);
+        record_paused("shop", true);
         record_batch("shop", Duration::from_millis(3));
         record_phase("shop", Phase::Streaming);
         let text = render();
@@ -160,6 +192,9 @@ mod tests {
             "cutwater_errors_total{migration=\"shop\",kind=\"connection\"} 1",
             "cutwater_snapshot_progress_ratio{migration=\"shop\"} 0.6",
             "cutwater_slot_retained_bytes{migration=\"shop\"} 96",
+            "cutwater_slot_retained_limit_bytes{migration=\"shop\"} 128",
+            "cutwater_slot_room_seconds{migration=\"shop\"} inf",
+            "cutwater_paused{migration=\"shop\"} 1",
             "cutwater_batch_duration_seconds_bucket{migration=\"shop\",le=\"0.005\"} 1",
             "cutwater_phase{migration=\"shop\",phase=\"streaming\"} 1",
             "cutwater_phase{migration=\"shop\",phase=\"snapshot\"} 0",

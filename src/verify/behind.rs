@@ -68,6 +68,9 @@ pub async fn wait(state: &State, head: &Position) -> Result<Reached> {
             if let Some(why) = not_running(state).await? {
                 return Ok(Reached::No(format!("{why}, and the target is at {place} of {head}")));
             }
+            if state.control().await?.apply_paused_at.is_some() {
+                return Ok(Reached::No(format!("the run is paused (cutwater resume), and the target is at {place}")));
+            }
             asked = Some(Instant::now());
         }
         tokio::time::sleep(POLL).await;

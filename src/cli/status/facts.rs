@@ -1,5 +1,7 @@
 //! The facts of `status`: what `--json` and `/status` print and the text is made of.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -9,6 +11,8 @@ use crate::target::state::{Health, Phase, Trouble, VerifyRecord};
 /// Everything `status` knows. Times are RFC 3339, sizes bytes, durations seconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct StatusFacts {
+    /// When these facts were true: the target's clock, or ours if it cannot be reached.
+    pub at: Timestamp,
     /// The migration's name.
     pub migration: String,
     /// `None` while the target, which knows, cannot be reached.
@@ -19,6 +23,10 @@ pub struct StatusFacts {
     pub health: Option<Health>,
     /// Whether a `run` has reported within the last seconds.
     pub run_alive: bool,
+    /// What is paused, since when and by whom.
+    pub paused: Option<PausedFacts>,
+    /// Settings that go before the file's (`cutwater set`).
+    pub settings: BTreeMap<String, String>,
     /// The last run, alive or not.
     pub run: Option<RunFacts>,
     /// The old server.
@@ -35,6 +43,10 @@ pub struct StatusFacts {
     pub worst_lag_seconds: Option<f64>,
     /// When that was.
     pub worst_lag_at: Option<Timestamp>,
+    /// How fast the lag grows, in bytes a second; negative while it falls.
+    pub lag_growth: Option<f64>,
+    /// Since when the run has not reached the source.
+    pub source_away_since: Option<Timestamp>,
     /// Durable at the target.
     pub checkpoint: Option<Position>,
     /// Commit time of the newest transaction in it.
@@ -45,8 +57,20 @@ pub struct StatusFacts {
     pub retained_bytes: Option<u64>,
     /// `[source] max_retained`
     pub max_retained_bytes: Option<u64>,
+    /// The server's own limit (`max_slot_wal_keep_size`), past which it gives the slot up.
+    pub server_limit_bytes: Option<u64>,
+    /// How fast the kept log grows, in bytes a second, over the last ten minutes.
+    pub retained_growth: Option<f64>,
+    /// Seconds until the nearer limit is reached at that rate.
+    pub room_seconds: Option<f64>,
+    /// What happens then, in words.
+    pub on_limit: &'static str,
     /// The slot's `wal_status`.
     pub slot_status: Option<String>,
+    /// What was confirmed to the slot last: at least this is durable at the target.
+    pub slot_confirmed: Option<Position>,
+    /// How long the copy has kept vacuum from removing dead rows at the source.
+    pub vacuum_held_seconds: Option<f64>,
     /// Changes applied per second.
     pub changes_per_second: f64,
     /// Source transactions applied per second.
@@ -69,6 +93,17 @@ pub struct StatusFacts {
     pub cutover_refusals: Vec<Refusal>,
     /// What keeps the run from working.
     pub last_error: Option<Trouble>,
+}
+
+/// A pause.
+#[derive(Debug, Clone, Serialize)]
+pub struct PausedFacts {
+    /// Since when the copy is paused.
+    pub snapshot_since: Option<Timestamp>,
+    /// Since when nothing is applied.
+    pub apply_since: Option<Timestamp>,
+    /// Who paused.
+    pub by: Option<String>,
 }
 
 /// One of the two servers.
@@ -110,8 +145,14 @@ pub struct CopyFacts {
     pub rows_per_second: f64,
     /// Now.
     pub bytes_per_second: f64,
+    /// The limit on that, if there is one.
+    pub max_rows_per_second: Option<u64>,
     /// At this rate.
     pub left_seconds: Option<f64>,
+    /// The indexes that are left, at the rate of those that are built; known once some are.
+    pub indexes_left_seconds: Option<f64>,
+    /// It waits until the stream has freed the source's log (`on_limit = "pause-snapshot"`).
+    pub stepped_back: bool,
     /// Keys, indexes and constraints built.
     pub indexes_done: u64,
     /// … of so many.
@@ -158,6 +199,8 @@ pub struct CutoverFacts {
     pub step: String,
     /// When the fence lifts itself.
     pub deadline: Option<Timestamp>,
+    /// The driver is gone: the fence has lifted itself, and the attempt was neither finished nor taken back.
+    pub abandoned: bool,
     /// How the fence was broken, if it was.
     pub broken: Option<String>,
     /// What was done, or why it was taken back.

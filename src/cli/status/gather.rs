@@ -4,19 +4,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::facts::{CopyFacts, CutoverFacts, EndFacts, Refusal, RunFacts, StatusFacts, TableFacts};
+use super::facts::{CopyFacts, CutoverFacts, EndFacts, PausedFacts, Refusal, RunFacts, StatusFacts, TableFacts};
 use crate::change::Position;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::belongs;
 use crate::postgres::{ConnInfo, connect};
 use crate::target::postgres::State;
+use crate::telemetry::room_seconds;
 use crate::target::state::{
-    Checkpoint, Cutover, CutoverStep, Health, Migration, Phase, RunReport, TableStage, TableState,
+    Checkpoint, Control, Cutover, CutoverStep, Health, Migration, Phase, RunReport, TableStage, TableState,
 };
 
 /// An end that does not answer in this time is reported as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the server's own limit is the nearer one.
+const SERVER_GIVES_UP: &str = "the source gives the slot up (max_slot_wal_keep_size), and the copy must start over";
 
 /// A run reports once a second and may miss some while it is busy or the target is slow.
 const ALIVE: f64 = 10.0;
@@ -27,6 +31,9 @@ struct SourceSide {
     version: String,
     retained: Option<u64>,
     slot_status: Option<String>,
+    server_limit: Option<u64>,
+    confirmed: Option<Position>,
+    vacuum_held: Option<f64>,
 }
 
 struct TargetSide {
@@ -38,6 +45,7 @@ struct TargetSide {
     run: Option<(RunReport, f64)>,
     dead_letters: u64,
     cutover: Option<Cutover>,
+    control: Control,
 }
 
 /// The facts now. Fails only if the config itself is of no use.
@@ -62,13 +70,19 @@ async fn patiently<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
 
 async fn ask_source(info: &ConnInfo, name: &str) -> Result<SourceSide> {
     let client = connect(info, "cutwater status").await?;
-    let row = client.query_one(include_str!("head.sql"), &[&format!("cutwater_{name}")]).await?;
+    let slot = format!("cutwater_{name}");
+    let row = client.query_one(include_str!("head.sql"), &[&slot, &info.session_name(&slot)]).await?;
+    let retained = row.get::<_, Option<i64>>(3).map(|bytes| bytes.max(0) as u64);
+    let safe: Option<i64> = row.get(5);
     Ok(SourceSide {
         time: micros(row.get(0))?,
         head: row.get::<_, &str>(1).parse()?,
         version: row.get(2),
-        retained: row.get::<_, Option<i64>>(3).map(|bytes| bytes.max(0) as u64),
+        retained,
         slot_status: row.get(4),
+        server_limit: retained.zip(safe).map(|(kept, safe)| kept.saturating_add_signed(safe)),
+        confirmed: row.get::<_, Option<&str>>(6).map(str::parse).transpose()?,
+        vacuum_held: row.get(7),
     })
 }
 
@@ -87,6 +101,7 @@ async fn ask_target(info: &ConnInfo, name: &str) -> Result<TargetSide> {
         run: state.run().await?,
         dead_letters: state.dead_letters().await?,
         cutover: state.cutover().await?,
+        control: state.control().await?,
     })
 }
 
@@ -124,13 +139,39 @@ fn assemble(
     let lag_seconds = match (at_source, checkpoint) {
         _ if !following => None,
         (Some(source), Some(checkpoint)) if checkpoint.position >= source.head => Some(0.0),
-        (Some(source), Some(_)) => caught_up_at.map(|at| since(source.time, at)),
+        // Nothing was ever caught up with before the stream starts: then the run knows, from its own samples.
+        (Some(source), Some(_)) => caught_up_at.map(|at| since(source.time, at)).or_else(|| {
+            report.filter(|_| run_alive).and_then(|(report, age)| report.lag_seconds.map(|lag| lag + age))
+        }),
         // The source cannot be asked: pending since it was last known to be caught up.
         (None, Some(_)) => caught_up_at.map(|at| since(now, at)),
         (_, None) => None,
     };
     let live = |value: Option<f64>| value.filter(|_| run_alive).unwrap_or(0.0);
+    let known = |value: fn(&RunReport) -> Option<f64>| report.filter(|_| run_alive).and_then(|(r, _)| value(r));
+    let kept = at_source.and_then(|s| s.retained);
+    let server_limit = at_source.and_then(|s| s.server_limit);
+    let growth = known(|report| report.retained_growth);
+    let limit = config.source.max_retained.map(|size| size.0).into_iter().chain(server_limit).min();
     let mut facts = StatusFacts {
+        at: now,
+        paused: at_target.and_then(|t| paused(&t.control)),
+        settings: at_target.map(|t| t.control.settings.clone()).unwrap_or_default(),
+        lag_growth: known(|report| report.lag_growth),
+        source_away_since: report.filter(|_| run_alive).and_then(|(report, _)| report.source_away_since),
+        server_limit_bytes: server_limit,
+        retained_growth: growth,
+        room_seconds: kept.zip(limit).and_then(|(kept, limit)| room_seconds(kept, limit, growth)),
+        on_limit: match (config.source.max_retained.map(|size| size.0), server_limit) {
+            (None, Some(_)) => SERVER_GIVES_UP,
+            (Some(ours), Some(server)) if server < ours => SERVER_GIVES_UP,
+            _ => config.source.on_limit.consequence(),
+        },
+        slot_confirmed: at_source.and_then(|s| s.confirmed.clone()),
+        // Outside the copy, sessions of ours hold it for moments.
+        vacuum_held_seconds: at_source
+            .and_then(|s| s.vacuum_held)
+            .filter(|_| matches!(phase, Some(Phase::Snapshot | Phase::Indexing))),
         migration: config.migration.name.clone(),
         phase,
         phase_seconds: migration.map(|migration| since(now, migration.phase_since)),
@@ -152,7 +193,7 @@ fn assemble(
         checkpoint: checkpoint.map(|c| c.position.clone()),
         checkpoint_time: checkpoint.and_then(|c| c.commit_time),
         source_head: known_head,
-        retained_bytes: at_source.and_then(|s| s.retained),
+        retained_bytes: kept,
         max_retained_bytes: config.source.max_retained.map(|size| size.0),
         slot_status: at_source.and_then(|s| s.slot_status.clone()),
         changes_per_second: live(report.map(|(report, _)| report.changes_per_second)),
@@ -163,13 +204,31 @@ fn assemble(
         divergences: checkpoint.map_or(0, |c| c.divergences),
         verify: migration.and_then(|migration| migration.verify.clone()),
         verify_age_seconds: migration.and_then(|m| m.verify.as_ref()).map(|verify| since(now, verify.at)),
-        cutover: at_target.and_then(|t| t.cutover.as_ref()).map(cutover),
+        cutover: at_target.and_then(|t| t.cutover.as_ref()).map(|attempt| cutover(attempt, now)),
         cutover_refusals: Vec::new(),
         last_error: report.and_then(|(report, _)| report.trouble.clone()),
     };
     facts.copy = copy(&facts.tables, report.map(|(report, _)| report), run_alive);
+    if phase == Some(Phase::Indexing) {
+        facts.copy.indexes_left_seconds = indexes_left(&facts.copy, facts.phase_seconds.unwrap_or(0.0));
+    }
     facts.cutover_refusals = refusals(&facts, config);
     facts
+}
+
+fn paused(control: &Control) -> Option<PausedFacts> {
+    control.snapshot_paused_at.or(control.apply_paused_at)?;
+    Some(PausedFacts {
+        snapshot_since: control.snapshot_paused_at,
+        apply_since: control.apply_paused_at,
+        by: control.paused_by.clone(),
+    })
+}
+
+/// At the rate of those that are built since the phase began. Two are the least that say anything.
+fn indexes_left(copy: &CopyFacts, seconds: f64) -> Option<f64> {
+    let missing = copy.indexes_total.saturating_sub(copy.indexes_done);
+    (copy.indexes_done >= 2).then(|| seconds / copy.indexes_done as f64 * missing as f64)
 }
 
 fn since(now: Timestamp, then: Timestamp) -> f64 {
@@ -222,14 +281,18 @@ fn copy(tables: &[TableFacts], report: Option<&RunReport>, alive: bool) -> CopyF
         ratio: if total > 0.0 { done / total } else { 0.0 },
         rows_per_second,
         bytes_per_second: report.filter(|_| alive).map_or(0.0, |report| report.copy_bytes_per_second),
+        max_rows_per_second: report.filter(|_| alive).and_then(|report| report.max_rows_per_second),
+        indexes_left_seconds: None,
+        stepped_back: report.is_some_and(|report| alive && report.stepped_back),
         left_seconds: (rows_per_second > 0.0).then(|| missing / rows_per_second),
         indexes_done: report.map_or(0, |report| report.indexes_done),
         indexes_total: report.map_or(0, |report| report.indexes_total),
     }
 }
 
-fn cutover(cutover: &Cutover) -> CutoverFacts {
+fn cutover(cutover: &Cutover, now: Timestamp) -> CutoverFacts {
     CutoverFacts {
+        abandoned: cutover.step < CutoverStep::Switching && cutover.deadline.is_some_and(|deadline| deadline < now),
         step: cutover.step.as_str().to_owned(),
         deadline: cutover.deadline.filter(|_| cutover.step < CutoverStep::Switching),
         broken: cutover.broken.clone(),
@@ -246,6 +309,9 @@ fn refusals(facts: &StatusFacts, config: &Config) -> Vec<Refusal> {
     }
     if !facts.run_alive {
         refuse("no run is alive".to_owned(), "cutwater run");
+    }
+    if facts.paused.is_some() {
+        refuse("it is paused".to_owned(), "cutwater resume");
     }
     if facts.dead_letters > 0 {
         refuse(format!("{} dead letters", facts.dead_letters), "SELECT * FROM cutwater.dead_letter at the target");
@@ -288,6 +354,9 @@ mod tests {
             version: "15.8".into(),
             retained: Some(1),
             slot_status: None,
+            server_limit: None,
+            confirmed: None,
+            vacuum_held: None,
         }
     }
 
@@ -332,6 +401,7 @@ mod tests {
             run: None,
             dead_letters: 0,
             cutover: None,
+            control: Control::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! not `run` is alive. Out: [`StatusFacts`], as JSON or through [`render`] as text. An end that cannot be reached is a
 //! fact, not an error.
 
+mod blocks;
 mod facts;
 mod gather;
 mod render;

@@ -1,15 +1,15 @@
 //! From facts to text: what and where, the state, problems before numbers, last what the reader must do.
+//!
+//! [`super::blocks`] has the numbers of each phase; here are the frame, the trouble and the advice.
 
 use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::facts::{EndFacts, StatusFacts, TableFacts};
-use crate::cli::human::{about, bytes, count, plural, seconds};
-use crate::target::state::{Health, Phase};
-
-/// Tables named one by one; the others are only counted.
-const NAMED: usize = 12;
+use super::blocks::{clock, kept, row, snapshot, streaming};
+use super::facts::{EndFacts, StatusFacts};
+use crate::cli::human::{bytes, per_minute, plural, seconds};
+use crate::target::state::{Health, Phase, Trouble};
 
 /// The screen. Pure: the same facts, the same text.
 pub fn render(facts: &StatusFacts) -> String {
@@ -36,33 +36,26 @@ fn label(end: &EndFacts) -> String {
     }
 }
 
-fn row(out: &mut String, name: &str, text: &str) {
-    let _ = writeln!(out, "{name:<9} {text}");
-}
-
 fn state_line(facts: &StatusFacts) -> String {
     let Some(phase) = facts.phase else {
         return "UNKNOWN: the target, which keeps the state, cannot be reached from here".to_owned();
     };
     let mut state = phase.as_str().to_uppercase();
-    match facts.health {
-        Some(Health::Stalled) => state.push_str(", STALLED"),
-        Some(Health::Error) if facts.run.is_some() => state.push_str(", ENDED WITH AN ERROR"),
-        Some(Health::Stopped) if phase < Phase::TargetLive && phase > Phase::New => state.push_str(", NOT RUNNING"),
-        _ => {}
-    }
-    let since = match &facts.last_error {
-        Some(trouble) if facts.health == Some(Health::Stalled) => Some(ago(facts, trouble.first_at)),
-        _ => facts.phase_seconds,
+    let paused_since = facts.paused.as_ref().and_then(|paused| paused.snapshot_since.or(paused.apply_since));
+    let (suffix, since) = match facts.health {
+        Some(Health::Stalled) => (", STALLED", facts.last_error.as_ref().map(|trouble| ago(facts, trouble.first_at))),
+        Some(Health::Paused) => (", PAUSED", paused_since.map(|since| ago(facts, since))),
+        Some(Health::Error) if facts.run.is_some() => (", ENDED WITH AN ERROR", facts.phase_seconds),
+        Some(Health::Stopped) if phase < Phase::TargetLive && phase > Phase::New => {
+            (", NOT RUNNING", facts.phase_seconds)
+        }
+        _ => (" ", facts.phase_seconds),
     };
+    state.push_str(suffix);
     if let Some(since) = since {
         let _ = write!(state, " for {}", seconds(since));
     }
-    if phase == Phase::Snapshot
-        && let Some(left) = facts.copy.left_seconds
-    {
-        let _ = write!(state, ", about {} left", seconds(left));
-    }
+    state.push_str(&left(facts, phase));
     let run = match &facts.run {
         Some(run) if facts.run_alive => format!("run: alive, {} pid {}, {}", run.host, run.pid, run.version),
         Some(run) => {
@@ -70,17 +63,27 @@ fn state_line(facts: &StatusFacts) -> String {
         }
         None => "run: none yet".to_owned(),
     };
-    format!("{state:<58}{run}").replace("   run:", "   run:")
+    format!("{:<58}{}{run}", state.trim_end(), if state.len() < 58 { "" } else { "   " })
 }
 
-/// Seconds since `then`, by the newest clock the facts hold.
+/// `, about 54 m left (copy 33 m, indexes 21 m)`: as much of it as is known.
+fn left(facts: &StatusFacts, phase: Phase) -> String {
+    let copy = facts.copy.left_seconds.filter(|_| phase == Phase::Snapshot);
+    let indexes = facts.copy.indexes_left_seconds;
+    match (copy, indexes) {
+        (Some(copy), Some(indexes)) => {
+            let (sum, copy, indexes) = (seconds(copy + indexes), seconds(copy), seconds(indexes));
+            format!(", about {sum} left (copy {copy}, indexes {indexes})")
+        }
+        (Some(copy), None) => format!(", about {} left, then the indexes", seconds(copy)),
+        (None, Some(indexes)) => format!(", about {} left", seconds(indexes)),
+        (None, None) => String::new(),
+    }
+}
+
+/// Seconds since `then`.
 fn ago(facts: &StatusFacts, then: Timestamp) -> f64 {
-    let heartbeat = facts.run.as_ref().map_or(0.0, |run| run.heartbeat_seconds);
-    (Timestamp::now().duration_since(then).as_secs_f64() - heartbeat.min(0.0)).max(0.0)
-}
-
-fn clock(at: Timestamp) -> String {
-    at.strftime("%H:%M:%S").to_string()
+    facts.at.duration_since(then).as_secs_f64().max(0.0)
 }
 
 fn problems(out: &mut String, facts: &StatusFacts) {
@@ -95,23 +98,32 @@ fn problems(out: &mut String, facts: &StatusFacts) {
             }
         }
     }
-    if let Some(trouble) = &facts.last_error {
-        let mut lines = trouble.error.lines();
-        row(out, "cause", lines.next().unwrap_or_default());
-        lines.for_each(|line| row(out, "", line.trim_start()));
-        let tries = plural(u64::from(trouble.tries), "time");
-        let next = match trouble.next_try_at {
-            Some(at) if facts.run_alive => format!(", next at {}", clock(at)),
-            _ => String::new(),
-        };
-        row(out, "", &format!("first {} UTC, seen {tries}{next}", clock(trouble.first_at)));
+    if let Some(since) = facts.source_away_since {
+        row(out, "source", &format!("not reached by the run since {} UTC ({})", clock(since), seconds(ago(facts, since))));
     }
-    if let Some("lost" | "unreserved") = facts.slot_status.as_deref() {
-        row(out, "slot", "the source has begun to throw away log this migration still needs");
+    if facts.phase.is_none() {
+        unknown(out, facts);
+    }
+    if let Some(trouble) = &facts.last_error {
+        cause(out, facts, trouble);
+    }
+    paused(out, facts);
+    match facts.slot_status.as_deref() {
+        Some("lost") => {
+            row(out, "slot", "lost: the source has thrown away log this migration needs (max_slot_wal_keep_size)");
+        }
+        Some("unreserved") => {
+            row(out, "slot", "past max_slot_wal_keep_size: the source's next checkpoint throws away log this migration");
+            row(out, "", "needs. On the source, now: raise max_slot_wal_keep_size, SELECT pg_reload_conf();");
+        }
+        _ => {}
     }
     let over = matches!((facts.retained_bytes, facts.max_retained_bytes), (Some(kept), Some(limit)) if kept > limit);
     if over {
-        row(out, "source", "keeps more WAL for this migration than [source] max_retained allows");
+        row(out, "source", &format!("keeps more WAL for us than [source] max_retained: {}", facts.on_limit));
+    }
+    if facts.copy.stepped_back && matches!(facts.phase, Some(Phase::Snapshot)) {
+        row(out, "copy", "has stepped back: no further table is begun until the stream has freed the source's WAL");
     }
     if facts.dead_letters > 0 {
         row(out, "rows", &format!("{} in cutwater.dead_letter at the target", plural(facts.dead_letters, "row")));
@@ -119,129 +131,87 @@ fn problems(out: &mut String, facts: &StatusFacts) {
     if facts.divergences > 0 {
         row(out, "rows", &format!("{} updates or deletes found no row", facts.divergences));
     }
-    if let Some(cutover) = &facts.cutover {
-        if let Some(broken) = &cutover.broken {
-            row(out, "cutover", &format!("the fence was broken: {broken}"));
-        }
-        if cutover.step == "undone" {
-            row(
-                out,
-                "cutover",
-                &format!("the last one was undone: {}", cutover.note.as_deref().unwrap_or("no reason noted")),
-            );
-        }
-    }
+    cutover(out, facts);
     if out.len() > before {
         out.push('\n');
     }
 }
 
-fn snapshot(out: &mut String, facts: &StatusFacts) {
-    let copy = &facts.copy;
-    let done = (copy.bytes_estimate as f64 * copy.ratio) as u64;
-    let rates = match copy.rows_per_second {
-        rate if rate > 0.0 => format!("   {}/s   {} rows/s", bytes(copy.bytes_per_second as u64), about(rate)),
+/// The target does not answer, but the source does: what it knows.
+fn unknown(out: &mut String, facts: &StatusFacts) {
+    if facts.retained_bytes.is_some() {
+        row(out, "source", &format!("application not affected. {}", kept(facts)));
+    }
+    if let Some(confirmed) = &facts.slot_confirmed {
+        row(out, "data", &format!("safe up to {confirmed} at least: that was confirmed to the source"));
+    }
+}
+
+fn cause(out: &mut String, facts: &StatusFacts, trouble: &Trouble) {
+    let mut lines = trouble.error.lines();
+    row(out, "cause", lines.next().unwrap_or_default());
+    lines.for_each(|line| row(out, "", line.trim_start()));
+    let tries = match trouble.tries {
+        1 => "1 try".to_owned(),
+        tries => format!("{tries} tries"),
+    };
+    let next = match trouble.next_try_at {
+        Some(at) if facts.run_alive => {
+            let wait = at.duration_since(facts.at).as_secs_f64();
+            if wait >= 1.0 { format!(", next in {}", seconds(wait)) } else { ", next now".to_owned() }
+        }
         _ => String::new(),
     };
-    row(
-        out,
-        "copied",
-        &format!("{} of {} ({:.0} %){rates}", bytes(done), bytes(copy.bytes_estimate), copy.ratio * 100.0),
-    );
-    let in_state = |state: &str| facts.tables.iter().filter(|table| table.state == state).count();
-    let indexes = match copy.indexes_total {
-        0 => String::new(),
-        total => format!("       indexes {} of {total}", copy.indexes_done),
-    };
-    let (copied, copying, waiting) = (in_state("copied"), in_state("copying"), in_state("waiting"));
-    row(out, "tables", &format!("{copied} done, {copying} copying, {waiting} to go{indexes}"));
-    let moving: Vec<&TableFacts> =
-        facts.tables.iter().filter(|table| table.state == "copying" || table.waits_for.is_some()).collect();
-    let width = moving.iter().take(NAMED).map(|table| table.name.chars().count()).max().unwrap_or(0);
-    for table in moving.iter().take(NAMED) {
-        row(out, "", &table_line(table, width));
-    }
-    if moving.len() > NAMED {
-        row(out, "", &format!("and {} more", moving.len() - NAMED));
-    }
-    source_line(out, facts);
+    row(out, "", &format!("first {} UTC, {tries}{next}", clock(trouble.first_at)));
 }
 
-fn table_line(table: &TableFacts, width: usize) -> String {
-    if let Some(waits_for) = &table.waits_for {
-        return format!("{:<width$}   waits for {waits_for}", table.name);
-    }
-    let size = table.bytes_estimate.max(0) as u64;
-    let fraction = table.fraction();
-    let mut line = format!(
-        "{:<width$}   {:>3.0} %   {} of {}",
-        table.name,
-        fraction * 100.0,
-        bytes((size as f64 * fraction) as u64),
-        bytes(size)
-    );
-    if let Some(rate) = table.rate.filter(|rate| *rate > 0.0) {
-        let missing = (table.rows_estimate - table.rows).max(0) as f64;
-        let _ = write!(line, "   {} left", seconds(missing / rate));
-    }
-    line
+fn paused(out: &mut String, facts: &StatusFacts) {
+    let Some(paused) = &facts.paused else { return };
+    let what = match (paused.snapshot_since, paused.apply_since) {
+        (Some(_), Some(_)) => "copy and applying",
+        (Some(_), None) => "copy",
+        _ => "applying",
+    };
+    let Some(since) = paused.snapshot_since.into_iter().chain(paused.apply_since).min() else { return };
+    let by = paused.by.as_deref().map(|by| format!(", by {by}")).unwrap_or_default();
+    row(out, "paused", &format!("{what}, since {} UTC ({}){by}", clock(since), seconds(ago(facts, since))));
 }
 
-fn streaming(out: &mut String, facts: &StatusFacts) {
-    let mut lag = match (facts.lag_seconds, facts.lag_bytes) {
-        (Some(lag), Some(size)) => format!("{}, {}", seconds(lag), bytes(size)),
-        (None, Some(size)) => format!("not known yet, {}", bytes(size)),
-        _ => String::new(),
-    };
-    if let (Some(worst), Some(at)) = (facts.worst_lag_seconds, facts.worst_lag_at) {
-        let _ = write!(lag, "        worst in the last hour: {} at {}", seconds(worst), at.strftime("%H:%M"));
+fn cutover(out: &mut String, facts: &StatusFacts) {
+    let Some(cutover) = &facts.cutover else { return };
+    if let Some(broken) = &cutover.broken {
+        row(out, "cutover", &format!("the fence was broken: {broken}"));
     }
-    if !lag.is_empty() {
-        row(out, "lag", &lag);
+    if cutover.step == "undone" {
+        let why = cutover.note.as_deref().unwrap_or("no reason noted");
+        row(out, "cutover", &format!("the last one was undone: {why}"));
     }
-    if facts.run_alive {
-        let (changes, transactions) = (facts.changes_per_second as u64, facts.transactions_per_second as u64);
-        row(out, "rate", &format!("{} changes/s, {} transactions/s", count(changes), count(transactions)));
-    }
-    if let Some(checkpoint) = &facts.checkpoint {
-        let head = facts.source_head.as_ref().map(|head| format!("   source {head}")).unwrap_or_default();
-        row(out, "position", &format!("target {checkpoint}{head}"));
-    }
-    let following = facts.tables.iter().filter(|table| table.state == "streaming").count();
-    row(
-        out,
-        "tables",
-        &format!(
-            "{following} of {} streaming, {}, {}",
-            facts.tables.len(),
-            plural(facts.dead_letters, "dead letter"),
-            plural(facts.divergences.max(0) as u64, "divergence")
-        ),
-    );
-    source_line(out, facts);
-    let verify = match (&facts.verify, facts.verify_age_seconds) {
-        (Some(verify), Some(age)) if verify.differences == 0 => {
-            format!("clean {} ago, {}, 0 rows differ", seconds(age), plural(verify.tables, "table"))
-        }
-        (Some(verify), Some(age)) => {
-            format!("{} differ, {} ago", plural(verify.differences, "row"), seconds(age))
-        }
-        _ => "never".to_owned(),
-    };
-    row(out, "verify", &verify);
-    if let Some(data) = facts.checkpoint_time.filter(|_| !facts.run_alive || facts.last_error.is_some()) {
-        let position = facts.checkpoint.as_ref().map(ToString::to_string).unwrap_or_default();
-        row(out, "data", &format!("safe up to {position} ({} UTC)", clock(data)));
+    if cutover.abandoned {
+        let at = cutover.deadline.map(|at| format!(" at {} UTC", clock(at))).unwrap_or_default();
+        row(out, "cutover", &format!("its driver is gone at step {}; the fence lifted itself{at}", cutover.step));
+        row(out, "", "and the source takes writes");
     }
 }
 
-fn source_line(out: &mut String, facts: &StatusFacts) {
-    let Some(kept) = facts.retained_bytes else { return };
-    let text = match facts.max_retained_bytes {
-        Some(limit) => format!("WAL kept {} of {} allowed", bytes(kept), bytes(limit)),
-        None => format!("WAL kept {}", bytes(kept)),
-    };
-    row(out, "source", &text);
+/// What removes the cause, as far as its words tell.
+fn remedy(facts: &StatusFacts, trouble: &Trouble) -> String {
+    let (first, rest) = trouble.error.split_once('\n').unwrap_or((&trouble.error, ""));
+    if let Some(fix) = rest.lines().find_map(|line| line.trim().strip_prefix("fix: ")) {
+        return fix.trim_end_matches(['.', ';']).to_owned();
+    }
+    // Which end an error speaks of stands in it, if anywhere.
+    let place = |end: &EndFacts| end.label.split(' ').next_back().unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
+    let (source, target) = (place(&facts.source), place(&facts.target));
+    let at = if !source.is_empty() && first.contains(&source) { source } else { target };
+    if first.contains("No space left") {
+        return format!("add disk on {at}");
+    }
+    match trouble.kind.as_str() {
+        "connection" => format!("make {at} reachable"),
+        "transient" if first.contains("lock") => format!("let go of the lock on {at}, or end who holds it"),
+        "slot_in_use" => "end the other reader of the slot".to_owned(),
+        _ => "remove the cause".to_owned(),
+    }
 }
 
 /// The last lines: what to do.
@@ -249,9 +219,12 @@ fn advice(facts: &StatusFacts) -> String {
     let Some(phase) = facts.phase else {
         return "Do: make the target reachable from here. What is there already is safe.".to_owned();
     };
+    let start_over = "Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good.";
     if facts.slot_status.as_deref() == Some("lost") {
-        return "Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good."
-            .to_owned();
+        return start_over.to_owned();
+    }
+    if facts.cutover.as_ref().is_some_and(|cutover| cutover.abandoned) && phase < Phase::TargetLive {
+        return "Do: cutwater cutover   takes it back and begins anew, or cutwater cutover --abort".to_owned();
     }
     match (phase, facts.health) {
         (Phase::New, _) if facts.run_alive => "Nothing needs you.".to_owned(),
@@ -263,8 +236,15 @@ fn advice(facts: &StatusFacts) -> String {
         }
         (Phase::Draining, _) => "A cutover is under way; before its point of no return it undoes itself.".to_owned(),
         (_, Some(Health::Stalled)) => {
-            let fix = "Do: remove the cause. The run goes on by itself.";
-            format!("{fix}\nLast resort: cutwater teardown   frees the WAL; the copy starts over")
+            let remedy = facts.last_error.as_ref().map_or_else(|| "remove the cause".into(), |t| remedy(facts, t));
+            let last = "Last resort: cutwater teardown   frees the WAL; the copy starts over";
+            format!("Do: {remedy}. It goes on by itself.\n{last}")
+        }
+        (_, Some(Health::Paused)) => {
+            "Do: cutwater resume   when you are ready; until then the source keeps its WAL for us".to_owned()
+        }
+        (_, Some(Health::Error)) if facts.last_error.as_ref().is_some_and(|trouble| trouble.kind == "slot_lost") => {
+            start_over.to_owned()
         }
         (_, Some(Health::Error)) => "Do: remove the cause, then cutwater run: it goes on where it was.".to_owned(),
         (_, Some(Health::Stopped)) => {
@@ -277,14 +257,40 @@ fn advice(facts: &StatusFacts) -> String {
             Some(refusal) => format!("Cutover would be refused: {}.\n  fix: {}", refusal.reason, refusal.fix),
             None => "Nothing needs you.   next: cutwater cutover --dry-run".to_owned(),
         },
+        (Phase::Snapshot, _) => format!("Nothing needs you.{}", knob(facts)),
         _ => "Nothing needs you.".to_owned(),
     }
+}
+
+/// How to make the copy slower, or faster again.
+fn knob(facts: &StatusFacts) -> String {
+    if facts.copy.max_rows_per_second.is_some() {
+        return "   faster: cutwater set snapshot.max_rows_per_second=none".to_owned();
+    }
+    let half = facts.copy.rows_per_second / 2.0;
+    if half < 1.0 {
+        return String::new();
+    }
+    // One digit and zeros: it is a knob, not a measurement.
+    let scale = 10_f64.powf(half.log10().floor());
+    format!("   slower: cutwater set snapshot.max_rows_per_second={:.0}", (half / scale).floor() * scale)
+}
+
+/// `growing 240 MB/min`, of a lag that does.
+pub(super) fn growing(facts: &StatusFacts) -> Option<String> {
+    let growth = facts.lag_growth.filter(|growth| *growth * 60.0 >= 1024.0)?;
+    Some(format!("growing {}", per_minute(growth)))
+}
+
+/// What the state's line says of lag in bytes.
+pub(super) fn size(size: Option<u64>) -> String {
+    size.map(|size| format!(", {}", bytes(size))).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::status::facts::{CopyFacts, Refusal, RunFacts};
+    use crate::cli::status::facts::{CopyFacts, CutoverFacts, PausedFacts, Refusal, RunFacts, TableFacts};
     use crate::target::state::{Trouble, VerifyRecord};
 
     fn time(second: i64) -> Timestamp {
@@ -310,6 +316,17 @@ mod tests {
 
     fn facts(phase: Phase) -> StatusFacts {
         StatusFacts {
+            at: time(0),
+            paused: None,
+            settings: std::collections::BTreeMap::new(),
+            lag_growth: None,
+            source_away_since: None,
+            server_limit_bytes: None,
+            retained_growth: None,
+            room_seconds: None,
+            on_limit: crate::config::OnLimit::Warn.consequence(),
+            slot_confirmed: None,
+            vacuum_held_seconds: None,
             migration: "shop".into(),
             phase: Some(phase),
             phase_seconds: Some(4320.0),
@@ -350,7 +367,7 @@ mod tests {
         facts.cutover_refusals = vec![Refusal { reason, fix: "cutwater verify".into() }];
         let expected = "\
 shop      postgres old:5432/shop (15.8)  ->  postgres new:5432/shop (17.2)
-STREAMING for 1 h 12 m                                    run: alive, mig-1 pid 4121, 0.3.0
+STREAMING  for 1 h 12 m                                   run: alive, mig-1 pid 4121, 0.3.0
 
 lag       0.3 s, 1.1 MB        worst in the last hour: 4.2 s at 22:13
 rate      2,310 changes/s, 410 transactions/s
@@ -377,46 +394,123 @@ Cutover would be refused: last clean verify is older than 24 h.
             ratio: 0.6,
             rows_per_second: 1_900_000.0,
             bytes_per_second: 142.0 * f64::from(1 << 20),
+            max_rows_per_second: None,
             left_seconds: Some(3240.0),
+            indexes_left_seconds: None,
+            stepped_back: false,
             indexes_done: 96,
             indexes_total: 214,
         };
+        facts.retained_bytes = Some(18 << 30);
+        facts.retained_growth = Some(f64::from(250 << 20) / 60.0);
+        facts.room_seconds = Some(24_480.0);
+        facts.vacuum_held_seconds = Some(4320.0);
         let expected = "\
 shop      postgres old:5432/shop (15.8)  ->  postgres new:5432/shop (17.2)
-SNAPSHOT for 1 h 12 m, about 54 m left                    run: alive, mig-1 pid 4121, 0.3.0
+SNAPSHOT  for 1 h 12 m, about 54 m left, then the indexes run: alive, mig-1 pid 4121, 0.3.0
 
-copied    414 GB of 690 GB (60 %)   142 MB/s   1.9 M rows/s
-tables    1 done, 1 copying, 1 to go       indexes 96 of 214
+copied    414 of 690 GB (60 %)   142 MB/s   1.9 M rows/s   throttle: none
+tables    1 done, 1 copying, 1 waiting, 0 to go       indexes 96 of 214
           public.audit_2019   waits for a lock: pid 8812, ALTER TABLE, role billing, 14 m
-          public.orders        61 %   625 MB of 1.0 GB   39 s left
-source    WAL kept 96 MB of 120 GB allowed
+          public.orders        61 %   625 MB of 1.0 GB   1 rows/s   39 s left
+source    WAL kept 18 of 120 GB allowed, +250 MB/min: 6 h 48 m of room
+          the copy has held back vacuum for 1 h 12 m
 
-Nothing needs you.";
+Nothing needs you.   slower: cutwater set snapshot.max_rows_per_second=900000";
         assert_eq!(render(&facts), expected);
+    }
+
+    fn stalled() -> StatusFacts {
+        let mut facts = facts(Phase::Streaming);
+        facts.health = Some(Health::Stalled);
+        facts.at = time(2460);
+        facts.lag_seconds = Some(2460.0);
+        facts.lag_bytes = Some(9_830 << 20);
+        facts.lag_growth = Some(f64::from(240 << 20) / 60.0);
+        facts.retained_bytes = Some(9_933 << 20);
+        facts.retained_growth = facts.lag_growth;
+        facts.room_seconds = Some(27_600.0);
+        facts.last_error = Some(Trouble {
+            error: "target new:5432: could not extend file \"base/1\": No space left on device".into(),
+            kind: "transient".into(),
+            first_at: time(0),
+            tries: 38,
+            next_try_at: Some(time(2520)),
+        });
+        facts
     }
 
     #[test]
     fn at_three_in_the_morning_the_cause_stands_first_and_what_to_do_last() {
+        let expected = "\
+shop      postgres old:5432/shop (15.8)  ->  postgres new:5432/shop (17.2)
+STREAMING, STALLED for 41 m                               run: alive, mig-1 pid 4121, 0.3.0
+
+cause     target new:5432: could not extend file \"base/1\": No space left on device
+          first 22:13:20 UTC, 38 tries, next in 1 m 0 s
+
+lag       41 m, 9.6 GB, growing 240 MB/min
+source    application not affected. WAL kept 9.7 of 120 GB allowed, +240 MB/min: 7 h 40 m of room
+          then: warn only, the source's disk keeps filling
+data      safe up to 5D/8A31F0C8 (22:13:20 UTC)
+
+Do: add disk on new:5432. It goes on by itself.
+Last resort: cutwater teardown   frees the WAL; the copy starts over";
+        assert_eq!(render(&stalled()), expected);
+    }
+
+    #[test]
+    fn what_to_do_follows_from_the_cause() {
+        let mut facts = stalled();
+        let mut says = |error: &str, kind: &str, expected: &str| {
+            let trouble = facts.last_error.as_mut().expect("it is stalled");
+            (trouble.error, trouble.kind) = (error.into(), kind.into());
+            let text = render(&facts);
+            assert!(text.contains(&format!("Do: {expected}. It goes on by itself.")), "{text}");
+        };
+        says("connecting to old:5432: connection refused", "connection", "make old:5432 reachable");
+        says("writing to new:5432\n  fix: GRANT UPDATE ON t TO me;", "privilege", "GRANT UPDATE ON t TO me");
+        says("something unheard of", "internal", "remove the cause");
+    }
+
+    #[test]
+    fn a_pause_says_what_since_when_and_by_whom_and_how_to_go_on() {
         let mut facts = facts(Phase::Streaming);
-        facts.health = Some(Health::Stalled);
-        facts.lag_seconds = Some(2460.0);
-        facts.last_error = Some(Trouble {
-            error: "target new:5432: could not extend file: No space left on device\n  fix: Check free disk space."
-                .into(),
-            kind: "transient".into(),
-            first_at: time(0),
-            tries: 38,
-            next_try_at: Some(time(60)),
+        facts.health = Some(Health::Paused);
+        facts.at = time(600);
+        facts.lag_growth = Some(2048.0);
+        facts.paused =
+            Some(PausedFacts { snapshot_since: None, apply_since: Some(time(0)), by: Some("ann@ops".into()) });
+        let text = render(&facts);
+        assert!(text.contains("\nSTREAMING, PAUSED for 10 m "), "{text}");
+        assert!(text.contains("\npaused    applying, since 22:13:20 UTC (10 m), by ann@ops\n"), "{text}");
+        assert!(text.contains("lag       0.3 s, 1.1 MB, growing 120 kB/min"), "{text}");
+        assert!(text.contains("Do: cutwater resume"), "{text}");
+    }
+
+    #[test]
+    fn a_cutover_whose_driver_is_gone_is_told_with_what_to_do() {
+        let mut facts = facts(Phase::Draining);
+        facts.cutover = Some(CutoverFacts {
+            step: "fenced".into(),
+            deadline: Some(time(0)),
+            abandoned: true,
+            broken: None,
+            note: None,
         });
         let text = render(&facts);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("STREAMING, STALLED for "), "{text}");
-        assert_eq!(lines[3], "cause     target new:5432: could not extend file: No space left on device");
-        assert_eq!(lines[4], "          fix: Check free disk space.");
-        assert_eq!(lines[5], "          first 22:13:20 UTC, seen 38 times, next at 22:14:20");
-        assert!(text.contains("lag       41 m, "), "{text}");
-        assert!(text.contains("data      safe up to 5D/8A31F0C8 (22:13:20 UTC)"), "{text}");
-        assert!(lines[lines.len() - 2].starts_with("Do: "), "{text}");
+        assert!(text.contains("cutover   its driver is gone at step fenced; the fence lifted itself at 22:13:20 UTC"), "{text}");
+        assert!(text.ends_with("Do: cutwater cutover   takes it back and begins anew, or cutwater cutover --abort"), "{text}");
+    }
+
+    #[test]
+    fn a_slot_that_is_lost_or_about_to_be_says_what_to_do() {
+        let mut facts = facts(Phase::Streaming);
+        facts.slot_status = Some("unreserved".into());
+        assert!(render(&facts).contains("raise max_slot_wal_keep_size, SELECT pg_reload_conf();"));
+        facts.slot_status = Some("lost".into());
+        let text = render(&facts);
+        assert!(text.ends_with("Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good."), "{text}");
     }
 
     #[test]

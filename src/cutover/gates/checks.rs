@@ -39,6 +39,16 @@ pub(super) async fn run_alive(look: &Look<'_>) -> Result<Verdict> {
     }
 }
 
+/// Nobody has paused it: a drain would wait for who resumes it, and the source's writes with it.
+pub(super) async fn paused(look: &Look<'_>) -> Result<Verdict> {
+    let control = look.parts.ends.state.control().await?;
+    let Some(since) = control.apply_paused_at.or(control.snapshot_paused_at) else {
+        return Ok(Verdict::open("not paused"));
+    };
+    let by = control.paused_by.as_deref().unwrap_or("somebody");
+    Ok(Verdict::closed(format!("paused since {} UTC by {by}", since.strftime("%H:%M:%S")), "cutwater resume"))
+}
+
 /// The last comparison was clean, is not too old, and fits into the downtime.
 pub(super) async fn verify(look: &Look<'_>) -> Result<Verdict> {
     let Some(last) = &look.migration.verify else {

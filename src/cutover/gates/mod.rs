@@ -132,6 +132,7 @@ type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
 const GATES: [(&str, Check); 14] = [
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
+    ("paused", |look| Box::pin(checks::paused(look))),
     ("verify", |look| Box::pin(checks::verify(look))),
     ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
     ("divergences", |look| Box::pin(checks::divergences(look))),

@@ -112,6 +112,11 @@ impl PgSource {
         connect(&self.inner.info, &self.inner.name).await
     }
 
+    /// The existing rows as they are now, for a look: nothing is made at the source, and the position is only about.
+    pub async fn look(&self) -> Result<PgSnapshot> {
+        PgSnapshot::of_now(self).await.with_context(|| self.on("looking at the rows"))
+    }
+
     /// A connection of its own for replication or bulk COPY.
     async fn wire(&self, purpose: Purpose) -> Result<Wire> {
         Wire::connect(&self.inner.info, &self.inner.name, purpose).await
@@ -227,6 +232,7 @@ impl Source for PgSource {
                 time,
                 retained_bytes: retained.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
                 slot_status: row.get("slot_status"),
+                server_limit_bytes: row.get::<_, Option<i64>>("server_limit").map(|bytes| u64::try_from(bytes).unwrap_or(0)),
             })
         };
         head.await.with_context(|| self.on("asking for the end of the log"))

@@ -69,6 +69,20 @@ impl PgSnapshot {
         })
     }
 
+    /// A view of now, for a look and not for a migration: made without a slot, so that nothing is made at the source, and
+    /// therefore without an exact position (TRAPS 6).
+    pub(super) async fn of_now(source: &PgSource) -> Result<PgSnapshot> {
+        let mut wire = source.wire(Purpose::Sql).await?;
+        wire.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let rows = wire.query("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_wal_lsn()").await?;
+        match rows.into_iter().next().map(<[Option<String>; 2]>::try_from) {
+            Some(Ok([Some(snapshot), Some(position)])) => {
+                PgSnapshot::new(source, Exported { wire, consistent_point: position.parse()?, snapshot }).await
+            }
+            _ => Err(Error::new(Kind::Protocol, "the server answered without a snapshot")),
+        }
+    }
+
     async fn leaves(&self, table: &TableSchema) -> Result<Vec<Leaf>> {
         let rows = self
             .client
