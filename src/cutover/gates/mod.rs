@@ -129,7 +129,7 @@ struct Look<'a> {
 type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
 
 /// The gates, in the order they are shown. The lag comes last, so that it was low just before the fence is taken.
-const GATES: [(&str, Check); 14] = [
+const GATES: [(&str, Check); 15] = [
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
     ("paused", |look| Box::pin(checks::paused(look))),
