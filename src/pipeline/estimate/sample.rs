@@ -57,7 +57,7 @@ struct Done {
 impl Sample {
     /// Copies parts chosen at random until `time` is over or nothing is left.
     pub(super) async fn take(job: &Job, plan: &Plan, workers: usize, time: Duration) -> Result<Sample> {
-        let snapshot = Arc::new(job.source.look().await?);
+        let snapshot = Arc::new(job.source.snapshot_of_now().await?);
         let units = Arc::new(Mutex::new(units(&snapshot, plan).await?));
         let info = ConnInfo::parse(&job.config.target.url)?;
         let round_trip = round_trip(&job.source.connect().await?).await?.max(round_trip(&connect(&info, NAME).await?).await?);

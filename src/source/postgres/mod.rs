@@ -113,7 +113,7 @@ impl PgSource {
     }
 
     /// The existing rows as they are now, for a look: nothing is made at the source, and the position is only about.
-    pub async fn look(&self) -> Result<PgSnapshot> {
+    pub async fn snapshot_of_now(&self) -> Result<PgSnapshot> {
         PgSnapshot::of_now(self).await.with_context(|| self.on("looking at the rows"))
     }
 
