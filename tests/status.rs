@@ -113,9 +113,18 @@ async fn in_mid_snapshot_status_and_metrics_tell_how_far_it_is_what_it_costs_and
     assert!(facts["tables"][0]["rate"].as_f64() > Some(0.0), "{facts:#}");
     assert!(facts["vacuum_held_seconds"].as_f64() > Some(1.0), "{facts:#}");
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
-    for part in ["SNAPSHOT  for ", " left, then the indexes", "copied    ", "throttle: 300 rows/s", "0 done, 1 copying",
-        "public.item   ", " rows/s   ", "WAL kept ", "the copy has held back vacuum for ", "faster: cutwater set"]
-    {
+    for part in [
+        "SNAPSHOT  for ",
+        " left, then the indexes",
+        "copied    ",
+        "throttle: 300 rows/s",
+        "0 done, 1 copying",
+        "public.item   ",
+        " rows/s   ",
+        "WAL kept ",
+        "the copy has held back vacuum for ",
+        "faster: cutwater set",
+    ] {
         assert!(screen.contains(part), "{part:?} is missing in\n{screen}");
     }
     let scrape = Scrape::of(listen).await;
@@ -135,8 +144,7 @@ async fn in_mid_snapshot_status_and_metrics_tell_how_far_it_is_what_it_costs_and
 async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
     let (source, target) = items(50).await;
     let listen = listen();
-    let cutwater = Cutwater::new(&source.url(), &target.url())
-        .and(&format!("[telemetry]\nlisten = \"{listen}\""));
+    let cutwater = Cutwater::new(&source.url(), &target.url()).and(&format!("[telemetry]\nlisten = \"{listen}\""));
     let run = cutwater.start(&["run"]);
     wait_until(&cutwater, |facts| facts["phase"] == "streaming").await;
     source.execute("INSERT INTO public.item VALUES (1000, 'a'); UPDATE public.item SET v = 'b' WHERE id <= 3").await;
@@ -146,9 +154,11 @@ async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
     wait_for("the rows to be counted", MINUTE, async || rows(&Scrape::of(listen).await, "delete") == 2.0).await;
     // An error that is tried again: the target's connections are ended.
     target.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cutwater%' AND datname = current_database()").await;
-    let errors = |scrape: &Scrape| scrape.samples.iter().any(|(name, labels, value)| {
-        name == "cutwater_errors_total" && labels.contains_key("kind") && *value >= 1.0
-    });
+    let errors = |scrape: &Scrape| {
+        scrape.samples.iter().any(|(name, labels, value)| {
+            name == "cutwater_errors_total" && labels.contains_key("kind") && *value >= 1.0
+        })
+    };
     source.execute("INSERT INTO public.item VALUES (1001, 'after')").await;
     wait_for("the error to be counted", MINUTE, async || errors(&Scrape::of(listen).await)).await;
     let scrape = Scrape::of(listen).await;
@@ -183,7 +193,10 @@ async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
         ))
         .await;
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
-    assert!(screen.contains("its driver is gone at step fenced") && screen.contains("cutwater cutover --abort"), "{screen}");
+    assert!(
+        screen.contains("its driver is gone at step fenced") && screen.contains("cutwater cutover --abort"),
+        "{screen}"
+    );
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
 }
@@ -208,9 +221,13 @@ async fn a_source_that_cannot_be_reached_counts_as_pending_and_says_since_when()
     })
     .await;
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
-    assert!(screen.contains("not reached by the run since ") && screen.contains("last known to be caught up at"), "{screen}");
+    assert!(
+        screen.contains("not reached by the run since ") && screen.contains("last known to be caught up at"),
+        "{screen}"
+    );
     proxy.resume();
-    wait_until(&cutwater, |facts| facts["source_away_since"].is_null() && facts["lag_seconds"].as_f64() < Some(1.0)).await;
+    wait_until(&cutwater, |facts| facts["source_away_since"].is_null() && facts["lag_seconds"].as_f64() < Some(1.0))
+        .await;
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
 }
@@ -237,7 +254,8 @@ async fn an_estimate_is_of_the_right_order_and_leaves_nothing_behind() {
     let after: (i64, i64) = (source.value(things).await, target.value(things).await);
     assert_eq!(before, after, "something was left behind");
     let estimate = &estimated["estimate"];
-    let figure = |name: &str, end: &str| estimate[name][end].as_f64().unwrap_or_else(|| panic!("{name} in {estimate:#}"));
+    let figure =
+        |name: &str, end: &str| estimate[name][end].as_f64().unwrap_or_else(|| panic!("{name} in {estimate:#}"));
     let size: i64 = source.value("SELECT pg_database_size(current_database())").await;
     assert!(figure("target_bytes", "low") < size as f64 && figure("target_bytes", "high") > 5e6, "{estimate:#}");
     assert!(estimate["sampled_rows"].as_u64() >= Some(100_000), "{estimate:#}");
@@ -248,7 +266,10 @@ async fn an_estimate_is_of_the_right_order_and_leaves_nothing_behind() {
     cutwater.run(&["run", "--until", "caught-up"], 2 * MINUTE).await.assert_code(0);
     let real = begun.elapsed().as_secs_f64();
     // A whole run of so small a database is mostly starting; the copy alone cannot take longer than all of it, by order.
-    assert!(figure("copy_seconds", "high") > 0.0 && figure("copy_seconds", "low") < real * 10.0, "{real} s, {estimate:#}");
+    assert!(
+        figure("copy_seconds", "high") > 0.0 && figure("copy_seconds", "low") < real * 10.0,
+        "{real} s, {estimate:#}"
+    );
     let screen = cutwater.run(&["check", "--estimate"], MINUTE).await;
     assert!(screen.stdout.contains("rolled back at the target. Nothing was changed."), "{}", screen.stdout);
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cutwater::cli::demo::server::SUPERUSER;
 use serde_json::Value;
-use support::{Cutwater, Database, LocalPostgres, Running, ServerOptions, assert_equal, pair, postgres, postgres_with, wait_for};
+use support::{
+    Cutwater, Database, LocalPostgres, Running, ServerOptions, assert_equal, pair, postgres, postgres_with, wait_for,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -82,7 +84,11 @@ async fn a_paused_run_applies_nothing_answers_the_source_tells_its_lag_and_stays
     let sql = "SELECT $1::text::pg_lsn <= position::pg_lsn FROM cutwater.checkpoint";
     assert!(new.query_one(sql, &[&confirmed]).await.unwrap().get::<_, bool>(0));
     let refused = cutwater.run(&["cutover", "--dry-run"], MINUTE).await.assert_code(3);
-    assert!(refused.stdout.contains("paused since") && refused.stdout.contains("cutwater resume"), "{}", refused.stdout);
+    assert!(
+        refused.stdout.contains("paused since") && refused.stdout.contains("cutwater resume"),
+        "{}",
+        refused.stdout
+    );
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
     assert!(screen.contains("STREAMING, PAUSED for ") && screen.contains("paused    applying, since "), "{screen}");
 
@@ -161,7 +167,11 @@ async fn without_a_live_run_the_next_one_takes_it_and_what_cannot_be_is_refused(
     assert!(refused.stderr.contains("nothing was begun yet"), "{}", refused.stderr);
     for bad in ["snapshot.chunk_rows=7", "snapshot.workers=0", "apply.linger=1h", "apply.batch_rows"] {
         let bad = cutwater.run(&["set", bad], MINUTE).await.assert_code(2);
-        assert!(bad.stderr.contains("snapshot.max_rows_per_second") && bad.stderr.contains("apply.linger"), "{}", bad.stderr);
+        assert!(
+            bad.stderr.contains("snapshot.max_rows_per_second") && bad.stderr.contains("apply.linger"),
+            "{}",
+            bad.stderr
+        );
     }
     cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
     let said = cutwater.run(&["pause"], MINUTE).await.assert_code(0);
@@ -190,7 +200,9 @@ async fn limited(limits: &str) -> (LocalPostgres, LocalPostgres, Cutwater) {
 
 /// About 50 MB of log.
 async fn write(source: &LocalPostgres, from: i32) {
-    let sql = format!("INSERT INTO public.item SELECT i, repeat('x', 1000) FROM generate_series({from}, {from} + 39999) AS i");
+    let sql = format!(
+        "INSERT INTO public.item SELECT i, repeat('x', 1000) FROM generate_series({from}, {from} + 39999) AS i"
+    );
     source.execute("postgres", &sql).await.unwrap();
 }
 
@@ -200,7 +212,8 @@ async fn past_max_retained_warn_only_says_so() {
     let run = streaming(&cutwater).await;
     says(&cutwater, &["pause", "--apply"]).await;
     write(&source, 1).await;
-    wait_for("the log to say so", MINUTE, async || run.stderr().contains("more log for this migration than it may")).await;
+    wait_for("the log to say so", MINUTE, async || run.stderr().contains("more log for this migration than it may"))
+        .await;
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
     assert!(screen.contains("keeps more WAL for us than [source] max_retained: warn only"), "{screen}");
     assert!(screen.contains(" of 20 MB allowed"), "{screen}");

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::args::CheckArgs;
 use super::{Context, Ended, ends, output};
 use crate::error::Result;
-use crate::pipeline::{Job, estimate};
 use crate::pipeline::preflight::{Report, Verdict, inspect};
+use crate::pipeline::{Job, estimate};
 
 pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     let config = context.config()?;

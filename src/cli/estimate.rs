@@ -14,19 +14,25 @@ pub(super) fn render(estimate: &Estimate) -> String {
     let time = |range: Range| between(range, seconds);
     let size = |range: Range| between(range, |value| bytes(value as u64));
     let all = estimate.table_bytes;
-    row("copy", format!(
-        "{}   {}, {}, at {}/s",
-        time(estimate.copy_seconds),
-        plural(estimate.tables as u64, "table"),
-        bytes(all),
-        bytes(estimate.copy_bytes_per_second as u64)
-    ));
+    row(
+        "copy",
+        format!(
+            "{}   {}, {}, at {}/s",
+            time(estimate.copy_seconds),
+            plural(estimate.tables as u64, "table"),
+            bytes(all),
+            bytes(estimate.copy_bytes_per_second as u64)
+        ),
+    );
     row("indexes", format!("{}   {} at the source", time(estimate.index_seconds), bytes(estimate.index_bytes)));
-    row("WAL kept", format!(
-        "{} at the source until the stream begins, at the {}/s it writes now",
-        size(estimate.wal_kept_bytes),
-        bytes(estimate.wal_bytes_per_second as u64)
-    ));
+    row(
+        "WAL kept",
+        format!(
+            "{} at the source until the stream begins, at the {}/s it writes now",
+            size(estimate.wal_kept_bytes),
+            bytes(estimate.wal_bytes_per_second as u64)
+        ),
+    );
     row("space", format!("{} at the target, and its WAL", size(estimate.target_bytes)));
     row("downtime", format!("{} at the cutover, after a clean verify", time(estimate.downtime_seconds)));
     let _ = write!(

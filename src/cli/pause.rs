@@ -8,7 +8,8 @@ use crate::target::state::Order;
 pub(super) async fn pause(context: &Context, args: &PauseArgs) -> Result<Ended> {
     // Neither flag: everything.
     let (snapshot, apply) = (args.snapshot || !args.apply, args.apply || !args.snapshot);
-    let order = Order { snapshot_paused: snapshot.then_some(true), apply_paused: apply.then_some(true), ..Order::default() };
+    let order =
+        Order { snapshot_paused: snapshot.then_some(true), apply_paused: apply.then_some(true), ..Order::default() };
     ordered::give(context, "pause", &order, "PAUSED").await
 }
 

@@ -40,7 +40,8 @@ pub async fn ask(state: &State, order: &Order, by: &str, patience: Duration) -> 
             return Ok(Asked { taken_by: None, control });
         }
         if begun.elapsed() > patience {
-            let why = format!("it is written down, but the run has not acknowledged it within {} s", patience.as_secs());
+            let why =
+                format!("it is written down, but the run has not acknowledged it within {} s", patience.as_secs());
             return Err(Error::new(Kind::Transient, why)
                 .fix("cutwater status shows whether it is well; it takes it up as soon as it can read its state"));
         }

@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn an_empty_database_takes_no_time() {
-        let nothing = Sample { source_bytes: 0.0, busy_seconds: 0.0, rows: 0, index_bytes_per_second: None, ..sample() };
+        let nothing =
+            Sample { source_bytes: 0.0, busy_seconds: 0.0, rows: 0, index_bytes_per_second: None, ..sample() };
         let estimate = reckon(&Facts { workers: 4, ..Facts::default() }, &nothing, 0);
         assert_eq!((estimate.copy_seconds.high, estimate.index_seconds.high), (0.0, 0.0));
     }

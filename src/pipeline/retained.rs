@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn the_error_says_what_was_given_up_and_why() {
-        let Verdict::GiveUp(error) = watch(Some(100), OnLimit::DropSlot).judge(&head(101, None), "5D/8A", Instant::now())
+        let Verdict::GiveUp(error) =
+            watch(Some(100), OnLimit::DropSlot).judge(&head(101, None), "5D/8A", Instant::now())
         else {
             panic!("over the limit");
         };

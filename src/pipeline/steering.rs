@@ -80,7 +80,12 @@ impl Steering {
             snapshot: snapshot.clone(),
             apply: apply.clone(),
         };
-        Steering { file: (snapshot, apply), orders: watch::Sender::new(orders), back: AtomicBool::new(false), next_row: Mutex::new(Instant::now()) }
+        Steering {
+            file: (snapshot, apply),
+            orders: watch::Sender::new(orders),
+            back: AtomicBool::new(false),
+            next_row: Mutex::new(Instant::now()),
+        }
     }
 
     /// Takes the control row up. `true` if it is news.

@@ -11,9 +11,8 @@ mod trend;
 
 pub use http::serve;
 pub use lag::{LagMeter, LagReading};
-pub use trend::{Trend, room_seconds};
 pub use metric::{
     install, record_batch, record_copied, record_error, record_lag, record_paused, record_phase, record_retained,
-    record_retained_limit, record_room, record_rows,
-    record_snapshot_progress, render,
+    record_retained_limit, record_room, record_rows, record_snapshot_progress, render,
 };
+pub use trend::{Trend, room_seconds};

@@ -11,10 +11,10 @@ use crate::error::{Error, Kind, Result};
 use crate::pipeline::belongs;
 use crate::postgres::{ConnInfo, connect};
 use crate::target::postgres::State;
-use crate::telemetry::room_seconds;
 use crate::target::state::{
     Checkpoint, Control, Cutover, CutoverStep, Health, Migration, Phase, RunReport, TableStage, TableState,
 };
+use crate::telemetry::room_seconds;
 
 /// An end that does not answer in this time is reported as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -140,9 +140,9 @@ fn assemble(
         _ if !following => None,
         (Some(source), Some(checkpoint)) if checkpoint.position >= source.head => Some(0.0),
         // Nothing was ever caught up with before the stream starts: then the run knows, from its own samples.
-        (Some(source), Some(_)) => caught_up_at.map(|at| since(source.time, at)).or_else(|| {
-            report.filter(|_| run_alive).and_then(|(report, age)| report.lag_seconds.map(|lag| lag + age))
-        }),
+        (Some(source), Some(_)) => caught_up_at
+            .map(|at| since(source.time, at))
+            .or_else(|| report.filter(|_| run_alive).and_then(|(report, age)| report.lag_seconds.map(|lag| lag + age))),
         // The source cannot be asked: pending since it was last known to be caught up.
         (None, Some(_)) => caught_up_at.map(|at| since(now, at)),
         (_, None) => None,

@@ -99,7 +99,11 @@ fn problems(out: &mut String, facts: &StatusFacts) {
         }
     }
     if let Some(since) = facts.source_away_since {
-        row(out, "source", &format!("not reached by the run since {} UTC ({})", clock(since), seconds(ago(facts, since))));
+        row(
+            out,
+            "source",
+            &format!("not reached by the run since {} UTC ({})", clock(since), seconds(ago(facts, since))),
+        );
     }
     if facts.phase.is_none() {
         unknown(out, facts);
@@ -113,7 +117,11 @@ fn problems(out: &mut String, facts: &StatusFacts) {
             row(out, "slot", "lost: the source has thrown away log this migration needs (max_slot_wal_keep_size)");
         }
         Some("unreserved") => {
-            row(out, "slot", "past max_slot_wal_keep_size: the source's next checkpoint throws away log this migration");
+            row(
+                out,
+                "slot",
+                "past max_slot_wal_keep_size: the source's next checkpoint throws away log this migration",
+            );
             row(out, "", "needs. On the source, now: raise max_slot_wal_keep_size, SELECT pg_reload_conf();");
         }
         _ => {}
@@ -200,7 +208,9 @@ fn remedy(facts: &StatusFacts, trouble: &Trouble) -> String {
         return fix.trim_end_matches(['.', ';']).to_owned();
     }
     // Which end an error speaks of stands in it, if anywhere.
-    let place = |end: &EndFacts| end.label.split(' ').next_back().unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
+    let place = |end: &EndFacts| {
+        end.label.split(' ').next_back().unwrap_or_default().split('/').next().unwrap_or_default().to_owned()
+    };
     let (source, target) = (place(&facts.source), place(&facts.target));
     let at = if !source.is_empty() && first.contains(&source) { source } else { target };
     if first.contains("No space left") {
@@ -219,7 +229,8 @@ fn advice(facts: &StatusFacts) -> String {
     let Some(phase) = facts.phase else {
         return "Do: make the target reachable from here. What is there already is safe.".to_owned();
     };
-    let start_over = "Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good.";
+    let start_over =
+        "Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good.";
     if facts.slot_status.as_deref() == Some("lost") {
         return start_over.to_owned();
     }
@@ -499,8 +510,14 @@ Last resort: cutwater teardown   frees the WAL; the copy starts over";
             note: None,
         });
         let text = render(&facts);
-        assert!(text.contains("cutover   its driver is gone at step fenced; the fence lifted itself at 22:13:20 UTC"), "{text}");
-        assert!(text.ends_with("Do: cutwater cutover   takes it back and begins anew, or cutwater cutover --abort"), "{text}");
+        assert!(
+            text.contains("cutover   its driver is gone at step fenced; the fence lifted itself at 22:13:20 UTC"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("Do: cutwater cutover   takes it back and begins anew, or cutwater cutover --abort"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -510,7 +527,12 @@ Last resort: cutwater teardown   frees the WAL; the copy starts over";
         assert!(render(&facts).contains("raise max_slot_wal_keep_size, SELECT pg_reload_conf();"));
         facts.slot_status = Some("lost".into());
         let text = render(&facts);
-        assert!(text.ends_with("Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good."), "{text}");
+        assert!(
+            text.ends_with(
+                "Do: cutwater teardown, then cutwater run: the copy must start over, changes are missing for good."
+            ),
+            "{text}"
+        );
     }
 
     #[test]

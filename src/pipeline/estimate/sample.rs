@@ -60,7 +60,8 @@ impl Sample {
         let snapshot = Arc::new(job.source.snapshot_of_now().await?);
         let units = Arc::new(Mutex::new(units(&snapshot, plan).await?));
         let info = ConnInfo::parse(&job.config.target.url)?;
-        let round_trip = round_trip(&job.source.connect().await?).await?.max(round_trip(&connect(&info, NAME).await?).await?);
+        let round_trip =
+            round_trip(&job.source.connect().await?).await?.max(round_trip(&connect(&info, NAME).await?).await?);
         let begun = Instant::now();
         let mut running = JoinSet::new();
         for worker in 0..workers {
@@ -134,7 +135,8 @@ async fn copy_one(
     done: &mut Done,
 ) -> Result<()> {
     // Columns whose type the target may not know yet would need the whole schema first: the others stand for them.
-    let known: Vec<usize> = unit.plan.columns.iter().copied().filter(|&at| ty(unit, at).schema == "pg_catalog").collect();
+    let known: Vec<usize> =
+        unit.plan.columns.iter().copied().filter(|&at| ty(unit, at).schema == "pg_catalog").collect();
     if known.is_empty() {
         return Ok(());
     }

@@ -232,7 +232,9 @@ impl Source for PgSource {
                 time,
                 retained_bytes: retained.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
                 slot_status: row.get("slot_status"),
-                server_limit_bytes: row.get::<_, Option<i64>>("server_limit").map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+                server_limit_bytes: row
+                    .get::<_, Option<i64>>("server_limit")
+                    .map(|bytes| u64::try_from(bytes).unwrap_or(0)),
             })
         };
         head.await.with_context(|| self.on("asking for the end of the log"))
