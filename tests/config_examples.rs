@@ -36,6 +36,7 @@ fn every_option_that_the_example_comments_out_exists_with_that_default() {
     assert_eq!(format!("{:?}", config.apply), format!("{:?}", defaults.apply));
     assert_eq!(config.snapshot.workers, defaults.snapshot.workers);
     assert_eq!(config.snapshot.chunk_rows, defaults.snapshot.chunk_rows);
+    assert_eq!(config.snapshot.resume_rows, defaults.snapshot.resume_rows);
     assert_eq!(config.target.existing, defaults.target.existing);
     assert_eq!(config.cutover.sequence_margin, defaults.cutover.sequence_margin);
     assert_eq!(config.cutover.max_verify_age, defaults.cutover.max_verify_age);

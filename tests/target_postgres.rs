@@ -228,7 +228,7 @@ async fn large_sets_of_every_operation_go_through_in_both_forms() {
         assert_eq!(f.database.value::<String>(sum).await, "b500,c100");
         f.apply(
             &mut applier,
-            vec![ChangeEvent::Truncate(Truncate { tables: vec![t.clone()], restart_identity: false })],
+            vec![ChangeEvent::Truncate(Truncate { tables: vec![t.clone()], restart_identity: false, conditions: vec![] })],
         )
         .await
         .unwrap();
@@ -568,7 +568,7 @@ async fn a_truncate_in_the_middle_of_a_batch_divides_it() {
         .unwrap();
     let changes = vec![
         insert(&t, user("2", "before", None)),
-        ChangeEvent::Truncate(Truncate { tables: vec![t.clone(), pets.clone()], restart_identity: true }),
+        ChangeEvent::Truncate(Truncate { tables: vec![t.clone(), pets.clone()], restart_identity: true, conditions: vec![] }),
         insert(&t, user("1", "after", None)),
     ];
     let applied = f.apply(&mut applier, changes).await.unwrap();
@@ -755,7 +755,7 @@ async fn while_a_verify_asks_the_keys_of_every_batch_are_kept() {
     drop(applier);
     let mut applier = f.applier().await;
     f.apply(&mut applier, vec![update(&t, seat(8, 3))]).await.unwrap();
-    let all = Truncate { tables: vec![t.clone()], restart_identity: false };
+    let all = Truncate { tables: vec![t.clone()], restart_identity: false, conditions: vec![] };
     f.apply(&mut applier, vec![ChangeEvent::Truncate(all), insert(&t, seat(50, 1))]).await.unwrap();
     let mut expected = vec!["\"public\".\"log\": it has no key".to_owned()];
     expected.extend(keys(&[50, 8, 9]));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Position, Row};
-use crate::schema::{ShapeChange, TableSchema};
+use crate::schema::{ShapeChange, TableName, TableSchema};
 
 /// One event of a source's stream. Row and truncate events stand between a [`Begin`] and its [`Commit`], and
 /// transactions arrive whole, in commit order.
@@ -103,6 +103,8 @@ pub struct Truncate {
     pub tables: Vec<Arc<TableSchema>>,
     /// Whether it said RESTART IDENTITY.
     pub restart_identity: bool,
+    /// Tables of it (target's names) that lose only the rows of this condition: of the others the copy is younger.
+    pub conditions: Vec<(TableName, String)>,
 }
 
 /// A marker that the engine itself wrote into the source's log.

@@ -5,11 +5,13 @@
 //! Nothing here knows a server; nothing here decodes a value.
 
 mod budget;
+mod chunks;
 mod event;
 mod position;
 mod row;
 
 pub use budget::{Budget, Share};
+pub use chunks::{Chunk, ChunkMap, Verdict, beginning_of, end_of};
 pub use event::{Begin, ChangeEvent, Commit, Message, Op, RowChange, Truncate};
 pub use position::{Durable, Lsn, Position};
 pub use row::{Datum, Fields, Row, RowBuilder};

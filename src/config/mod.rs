@@ -135,13 +135,17 @@ pub struct SnapshotConfig {
     /// A table estimated larger than this is copied in several ranges at once. A smaller one is copied in one piece,
     /// which alone can be frozen as it is loaded: that spares the index build, the first readers and vacuum much work.
     pub chunk_rows: u64,
+    /// A table estimated larger than this, whose primary key begins with an integer, is copied in ranges of that key,
+    /// and each range that is there stays there when the run is killed. Other tables are copied again from their
+    /// beginning. While ranges of different moments meet, changes of a key cost more.
+    pub resume_rows: u64,
     /// Upper limit over all workers together; none by default.
     pub max_rows_per_second: Option<u64>,
 }
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        SnapshotConfig { workers: 4, chunk_rows: 4_000_000, max_rows_per_second: None }
+        SnapshotConfig { workers: 4, chunk_rows: 4_000_000, resume_rows: 20_000_000, max_rows_per_second: None }
     }
 }
 

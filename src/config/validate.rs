@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     let positive = [
         ("snapshot.workers", config.snapshot.workers as u64),
         ("snapshot.chunk_rows", config.snapshot.chunk_rows),
+        ("snapshot.resume_rows", config.snapshot.resume_rows),
         ("snapshot.max_rows_per_second", config.snapshot.max_rows_per_second.unwrap_or(1)),
         ("apply.batch_rows", config.apply.batch_rows as u64),
     ];

@@ -3,6 +3,7 @@
 //! In: the job and whatever earlier tries left in the state. Out: how the stream ended. Every step is skipped if the
 //! state shows that it is done, and none leaves anything half done that the next try would not finish or repeat.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::progress::Progress;
 use super::shapes::{self, Shapes};
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
-use super::{Job, Outcome, Until, belongs, snapshot};
+use super::{Job, Outcome, Until, chunks, belongs, snapshot};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
@@ -267,6 +268,10 @@ async fn copy(
     let tables = state.tables().await?;
     let all_copied = tables.iter().all(|table| table.stage == TableStage::Copied);
     if migration.slot_position.is_some() && all_copied {
+        if migration.copied_until.is_none() {
+            // A crash came between the last copy and its note.
+            state.set_copied_until(lease, &job.source.head().await?.position).await?;
+        }
         return Ok(());
     }
     let snapshot = match migration.slot_position {
@@ -381,10 +386,14 @@ impl Following<'_> {
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
         let copied_at = tables.iter().filter_map(|t| Some((plan.get(&t.source)?.source.id, t.copied_at.clone()?)));
-        let mut router = Router::new(copied_at.collect());
+        let mut copied_at: HashMap<u32, Position> = copied_at.collect();
+        let mixed = chunks::mixed(job.target.state(), plan, &job.config.transform).await?;
+        copied_at.extend(mixed.iter().map(|(id, (oldest, _))| (*id, oldest.clone())));
+        let mut router = Router::new(copied_at, mixed.into_iter().map(|(id, (_, mixed))| (id, mixed)).collect());
+        let settling = chunks::Settling { source: &job.source, state: job.target.state(), lease };
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
-        let terms = Terms { goal, copied_until, budget: &budget };
+        let terms = Terms { goal, copied_until, budget: &budget, settling: &settling };
         follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, halt).await
     }
 }

@@ -12,6 +12,7 @@
 //! | `preflight` | what would bite, looked for before anything is changed |
 //! | `estimate` | how long it would take, from a copy of a few seconds |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
+//! | `chunks` | very large tables, copied in ranges of their key |
 //! | `shapes` | columns that come, go or change in mid-stream |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering`, `ask` | pauses and settings of a live run |
@@ -21,6 +22,7 @@
 pub mod ask;
 mod attempt;
 mod batcher;
+mod chunks;
 pub mod belongs;
 pub mod build;
 pub mod estimate;

@@ -6,7 +6,8 @@
 //!
 //! Tables go largest first. One that is cut into parts is emptied by `begin_table`, its parts then run side by side and
 //! among other tables', and `finish_table` follows the last. A crash in between leaves it `copying`, and the next try
-//! begins it again from nothing: parts of different snapshots never meet in one table (TRAPS 6). Nothing here decides
+//! begins it again from nothing: parts of different snapshots never meet in one table (TRAPS 6), except the ranges of a
+//! very large one ([`super::chunks`]), of which each remembers its own. Nothing here decides
 //! whether rows that were in a target table before may be thrown away: that is `make_room`, before the first copy.
 //!
 //! What can go wrong: a table changed at one of the ends since the plan ([`Kind::Schema`]), a lost connection or lease.
@@ -20,6 +21,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::chunks;
 use super::progress::{Progress, TableProgress};
 use super::steering::Steering;
 use crate::error::{Context, Error, Kind, Result};
@@ -206,6 +208,13 @@ enum Done {
 impl<S: Snapshot, T: Target> Worker<S, T> {
     /// Cuts a table into parts and empties it, or copies it at once if it is one part.
     async fn begin(self, table: Arc<Table>) -> Result<Done> {
+        let config = self.steering.now().snapshot.clone();
+        let ranges = chunks::still_to_copy(&self.target, &*self.snapshot, &self.lease, &table.plan, &config).await?;
+        if let Some((parts, rows)) = ranges {
+            table.progress.begin();
+            table.progress.add(rows, 0);
+            return Ok(Done::Cut(table, parts));
+        }
         let mut parts = self.snapshot.parts(&table.plan.source, self.chunk_rows).await?;
         table.progress.begin();
         if parts.len() == 1 {
@@ -219,7 +228,7 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
     }
 
     async fn part(self, table: Arc<Table>, part: Part) -> Result<Done> {
-        let rows = self.load(&table, &part, LoadMode::Append).await?;
+        let rows = self.load(&table, &part, part.chunk.map_or(LoadMode::Append, LoadMode::Chunk)).await?;
         Ok(Done::Part(table, rows))
     }
 

@@ -16,6 +16,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::batcher::Batcher;
+use super::chunks::{Mixed, Settling};
 use super::shapes::Shapes;
 use super::vitals::Vitals;
 use crate::change::{Begin, Budget, ChangeEvent, Position, Share};
@@ -60,12 +61,13 @@ pub enum Ended {
 }
 
 /// How the stream is to be followed.
-#[derive(Debug)]
 pub struct Terms<'a> {
     /// When to end.
     pub goal: &'a Goal,
     /// Where the last copy ended; see [`Batch::tolerate_missing`].
     pub copied_until: Option<Position>,
+    /// For tables whose ranges were copied at different positions.
+    pub settling: &'a Settling<'a>,
     /// The stream's memory, which must hold several batches of whatever size is set: a transaction that fills the budget
     /// before it fills a batch would be waited for without end.
     pub budget: &'a Budget,
@@ -80,7 +82,8 @@ pub async fn follow<S: ChangeStream, A: Applier>(
     vitals: &Vitals,
     stop: &CancellationToken,
 ) -> Result<Ended> {
-    let Terms { goal, copied_until, budget } = terms;
+    let Terms { goal, budget, settling, .. } = terms;
+    let mut copied_until = terms.copied_until.clone();
     let mut orders = vitals.steering().watch();
     let mut config = orders.borrow_and_update().apply.clone();
     let mut batcher = Batcher::new(config.batch_rows, config.batch_bytes.0 as usize);
@@ -150,6 +153,13 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                                 refused = Some(error);
                                 break;
                             }
+                            let event = match router.settle(event, settling, &mut copied_until).await? {
+                                Settled::AsItIs(event) => event,
+                                Settled::Into(events) => {
+                                    events.into_iter().filter_map(|event| router.route(event)).for_each(|e| batcher.push(e));
+                                    continue;
+                                }
+                            };
                             if let Some(event) = router.route(event) {
                                 batcher.push(event);
                             }
@@ -259,11 +269,21 @@ async fn learn(router: &mut Router, shapes: &mut Shapes, event: &ChangeEvent, ba
     Ok(())
 }
 
+/// What a change of a table comes to whose ranges were copied at different positions.
+#[derive(Debug)]
+enum Settled {
+    AsItIs(ChangeEvent),
+    Into(Vec<ChangeEvent>),
+}
+
 /// Sends each event to its table's plan, and leaves out what a table's copy already holds.
 #[derive(Debug)]
 pub struct Router {
-    /// Where each table's copy was taken, by the source's id: transactions that committed before it are in it.
+    /// Where each table's copy was taken, by the source's id: transactions that committed before it are in it. Of a table
+    /// in `mixed`, the oldest.
     copied_at: HashMap<u32, Position>,
+    /// Tables whose ranges were copied at different positions.
+    mixed: HashMap<u32, Mixed>,
     /// The description that the stream gave last of each table, and how its rows are written.
     learned: HashMap<TableName, (Arc<TableSchema>, Arc<TablePlan>)>,
     /// The transaction under way.
@@ -274,8 +294,8 @@ pub struct Router {
 
 impl Router {
     /// A router for tables that were copied at these positions.
-    pub fn new(copied_at: HashMap<u32, Position>) -> Self {
-        Router { copied_at, learned: HashMap::new(), begin: None, last: None }
+    pub fn new(copied_at: HashMap<u32, Position>, mixed: HashMap<u32, Mixed>) -> Self {
+        Router { copied_at, mixed, learned: HashMap::new(), begin: None, last: None }
     }
 
     /// The table of the event whose description was not met yet, if the event is for the target.
@@ -292,6 +312,44 @@ impl Router {
             return false;
         }
         !self.holds(table) && !matches!(self.learned.get(&table.name), Some((known, _)) if Arc::ptr_eq(known, table))
+    }
+
+    /// What a change comes to that is for the target. Only for tables in `mixed`, up to `until`, is it not as it is.
+    async fn settle(
+        &self,
+        event: ChangeEvent,
+        settling: &Settling<'_>,
+        until: &mut Option<Position>,
+    ) -> Result<Settled> {
+        if self.mixed.is_empty() {
+            return Ok(Settled::AsItIs(event));
+        }
+        let Some(begin) = &self.begin else { return Ok(Settled::AsItIs(event)) };
+        let t = &begin.commit_start;
+        let is_mixed = |table: &TableSchema, until: &Option<Position>| {
+            let mixed = self.mixed.get(&table.id).filter(|_| !self.holds(table));
+            mixed.filter(|mixed| until.as_ref().is_some_and(|until| t < until) || mixed.map.newest().is_some_and(|n| *t < n))
+        };
+        match event {
+            ChangeEvent::Row(change) => match is_mixed(&change.table, until) {
+                Some(mixed) => {
+                    let comes_to = settling.settle(mixed, change, (t, begin.xid), until).await?;
+                    Ok(Settled::Into(comes_to.into_iter().map(ChangeEvent::Row).collect()))
+                }
+                None => Ok(Settled::AsItIs(ChangeEvent::Row(change))),
+            },
+            ChangeEvent::Truncate(mut truncate) => {
+                for table in &truncate.tables {
+                    let spared = is_mixed(table, until).and_then(|mixed| mixed.map.truncated(&mixed.column, t));
+                    let plan = self.learned.get(&table.name).map(|(_, plan)| &plan.shaped.name);
+                    if let (Some(condition), Some(target)) = (spared, plan) {
+                        truncate.conditions.push((target.clone(), condition));
+                    }
+                }
+                Ok(Settled::AsItIs(ChangeEvent::Truncate(truncate)))
+            }
+            other => Ok(Settled::AsItIs(other)),
+        }
     }
 
     /// Whether the table's copy has the transaction under way.

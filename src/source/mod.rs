@@ -17,7 +17,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Budget, ChangeEvent, Durable, Position, Share};
+use crate::change::{Budget, ChangeEvent, Chunk, Durable, Position, Share};
 use crate::error::Result;
 use crate::schema::{Patterns, TableSchema};
 
@@ -179,6 +179,8 @@ pub struct Part {
     pub selection: String,
     /// Estimated rows in it.
     pub rows: u64,
+    /// Its number, if the table is copied in ranges of its key that remember where each was read.
+    pub chunk: Option<i32>,
 }
 
 /// The existing rows, consistent at one position. Dropping it lets the source forget it.
@@ -188,6 +190,17 @@ pub trait Snapshot: Send + Sync + 'static {
 
     /// Cuts a table into parts of about `chunk_rows`; together they are the table. One part where it cannot be cut.
     fn parts(&self, table: &Arc<TableSchema>, chunk_rows: u64) -> impl Future<Output = Result<Vec<Part>>> + Send;
+
+    /// A column of the table's key whose ranges can be read apart, and keys between which there are about `chunk_rows`;
+    /// `None` if there is no such column.
+    fn key_bounds(
+        &self,
+        table: &Arc<TableSchema>,
+        chunk_rows: u64,
+    ) -> impl Future<Output = Result<Option<(String, Vec<i64>)>>> + Send;
+
+    /// The part that is this range of the table's key.
+    fn key_range(&self, table: &Arc<TableSchema>, column: &str, chunk: &Chunk) -> Part;
 
     /// Reads a part: the columns at `columns` of the table, in that order. One source transaction a part (TRAPS 10).
     fn copy(

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::change::{ChangeEvent, Durable, Op, Position};
+use crate::change::{ChangeEvent, ChunkMap, Durable, Op, Position};
 use crate::config::{ApplyConfig, Existing};
 use crate::error::Result;
 use crate::schema::{ShapeChange, TableName, TableSchema};
@@ -85,6 +85,8 @@ pub enum LoadMode {
     Whole,
     /// One of several parts: appended.
     Append,
+    /// One of several ranges of the key: appended, and marked as copied in the same target transaction.
+    Chunk(i32),
 }
 
 /// A target. Cheap to clone: it holds addresses, not connections.
@@ -112,6 +114,16 @@ pub trait Target: Clone + Send + Sync + 'static {
         table: &Arc<TableSchema>,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// Begins a table's copy in ranges of its key: empties it, marks it as being copied and records the ranges, in one
+    /// transaction.
+    fn begin_chunks(
+        &self,
+        lease: &Lease,
+        source: &TableName,
+        table: &Arc<TableSchema>,
+        map: &ChunkMap,
+    ) -> impl Future<Output = Result<()>> + Send;
+
     /// Loads one part. `columns` are names at the target, in the order of the stream. `copied_at` is the snapshot's
     /// position, recorded with [`LoadMode::Whole`] in the same transaction.
     #[allow(clippy::too_many_arguments, reason = "one call a table part; a struct would only rename the arguments")]
@@ -127,7 +139,7 @@ pub trait Target: Clone + Send + Sync + 'static {
         stream: CopyStream,
     ) -> impl Future<Output = Result<Loaded>> + Send;
 
-    /// Marks a table copied in parts as complete at `copied_at`.
+    /// Marks a table copied in parts as complete at `copied_at`; one copied in ranges of its key, at the newest of them.
     fn finish_table(
         &self,
         lease: &Lease,

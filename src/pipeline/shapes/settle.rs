@@ -35,6 +35,8 @@ pub async fn settle(job: &Job, lease: &Lease, plan: &Plan) -> Result<()> {
                 return Err(no_longer_there(name, now.as_ref()));
             }
             Some(shape) if !copied.get(name).copied().unwrap_or(false) && !shape.is_of(&table.source) => {
+                // Ranges of two shapes do not make one table.
+                state.forget_chunks(name).await?;
                 behind.push((table, shape));
             }
             Some(_) => {}

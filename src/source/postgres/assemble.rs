@@ -216,7 +216,7 @@ impl Assembler {
             })
             .collect();
         if !tables.is_empty() {
-            events.push(ChangeEvent::Truncate(Truncate { tables, restart_identity }));
+            events.push(ChangeEvent::Truncate(Truncate { tables, restart_identity, conditions: Vec::new() }));
         }
     }
 

@@ -19,6 +19,7 @@ pub mod pgoutput;
 mod publication;
 mod reader;
 mod relation;
+mod reread;
 mod setup;
 mod snapshot;
 mod stream;

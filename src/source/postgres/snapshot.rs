@@ -14,10 +14,10 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::PgSource;
 use super::setup::Exported;
-use crate::change::Position;
+use crate::change::{Chunk, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Purpose, Wire, server_error};
-use crate::schema::{Ident, TableName, TableSchema};
+use crate::schema::{Ident, Relkind, TableName, TableSchema};
 use crate::source::{CopyChunk, CopyFormat, CopyStream, Part, Snapshot};
 
 /// Bytes of a chunk handed on.
@@ -104,7 +104,7 @@ impl PgSnapshot {
 
     fn cut(&self, table: &Arc<TableSchema>, leaf: &Leaf, chunk_rows: u64, ranges: bool) -> Vec<Part> {
         let whole = format!("FROM ONLY {}", leaf.name.sql());
-        let part = |selection, rows| Part { table: Arc::clone(table), selection, rows };
+        let part = |selection, rows| Part { table: Arc::clone(table), selection, rows, chunk: None };
         let pieces = if ranges { leaf.rows.div_ceil(chunk_rows.max(1)).clamp(1, leaf.pages.max(1)) } else { 1 };
         if pieces == 1 {
             return vec![part(whole, leaf.rows)];
@@ -176,6 +176,37 @@ impl Snapshot for PgSnapshot {
         Ok(leaves.iter().flat_map(|leaf| self.cut(table, leaf, chunk_rows, ranges)).collect())
     }
 
+    async fn key_bounds(&self, table: &Arc<TableSchema>, chunk_rows: u64) -> Result<Option<(String, Vec<i64>)>> {
+        let doing = || format!("cutting {} by its key", table.name);
+        let row = self.client.query_opt(include_str!("key_bounds.sql"), &[&table.id]).await.with_context(doing)?;
+        // Only what the stream always tells of a row can say which range it is in.
+        let Some(row) = row.filter(|row| table.key_columns().any(|column| column.name == row.get::<_, &str>("name"))) else {
+            return Ok(None);
+        };
+        let name: String = row.get("name");
+        let pieces = usize::try_from(table.estimated_rows.div_ceil(chunk_rows.max(1))).unwrap_or(usize::MAX).max(2);
+        let histogram: Vec<i64> = row.get::<_, Option<Vec<i64>>>("histogram").unwrap_or_default();
+        if histogram.len() > 2 {
+            let pieces = pieces.min(histogram.len() - 1);
+            return Ok(Some((name, (1..pieces).map(|piece| histogram[(histogram.len() - 1) * piece / pieces]).collect())));
+        }
+        // Never analyzed: ranges of one width.
+        let column = Ident(&name);
+        let sql = format!("SELECT min({column})::int8, max({column})::int8 FROM {}", from(table));
+        let ends = self.client.query_one(&sql, &[]).await.with_context(doing)?;
+        let (Some(least), Some(most)) = (ends.get::<_, Option<i64>>(0), ends.get::<_, Option<i64>>(1)) else {
+            return Ok(None);
+        };
+        let width = (i128::from(most) - i128::from(least)) / pieces as i128;
+        let bound = |piece: usize| i64::try_from(i128::from(least) + width * piece as i128).unwrap_or(most);
+        Ok((width > 0).then(|| (name, (1..pieces).map(bound).collect())))
+    }
+
+    fn key_range(&self, table: &Arc<TableSchema>, column: &str, chunk: &Chunk) -> Part {
+        let selection = format!("FROM {} WHERE {}", from(table), chunk.condition(&Ident(column)));
+        Part { table: Arc::clone(table), selection, rows: 0, chunk: Some(chunk.number) }
+    }
+
     async fn copy(&self, part: &Part, columns: &[usize], format: CopyFormat) -> Result<CopyStream> {
         let doing = || format!("copying {}", part.table.name);
         let names: Vec<String> =
@@ -215,6 +246,13 @@ impl Snapshot for PgSnapshot {
                 }
             }
         })))
+    }
+}
+
+fn from(table: &TableSchema) -> String {
+    match table.kind {
+        Relkind::Plain => format!("ONLY {}", table.name.sql()),
+        Relkind::Partitioned => table.name.sql(),
     }
 }
 

@@ -109,7 +109,7 @@ fn sequential(model: &mut Model, table: &Arc<TableSchema>, steps: &[Step]) -> Ve
             Step::Truncate => {
                 model.clear();
                 events
-                    .push(ChangeEvent::Truncate(Truncate { tables: vec![Arc::clone(table)], restart_identity: false }));
+                    .push(ChangeEvent::Truncate(Truncate { tables: vec![Arc::clone(table)], restart_identity: false, conditions: vec![] }));
             }
             _ => {}
         }

@@ -355,12 +355,21 @@ impl PgApplier {
     /// matter.
     pub(super) async fn truncate_sql(&mut self, truncate: &Truncate) -> Result<String> {
         let mut tables = Vec::with_capacity(truncate.tables.len());
+        let mut statements = Vec::new();
         for table in &truncate.tables {
             let entry = self.tables.entry(&self.client, table).await?;
-            tables.push(entry.target.only());
+            match truncate.conditions.iter().find(|(name, _)| *name == table.name) {
+                Some((_, condition)) => {
+                    statements.push(format!("DELETE FROM {} WHERE {condition}", entry.target.only()));
+                }
+                None => tables.push(entry.target.only()),
+            }
         }
         let identity = if truncate.restart_identity { " RESTART IDENTITY" } else { "" };
-        Ok(format!("TRUNCATE {}{identity}", tables.join(", ")))
+        if !tables.is_empty() {
+            statements.push(format!("TRUNCATE {}{identity}", tables.join(", ")));
+        }
+        Ok(statements.join("; "))
     }
 
     /// Whether this can be cured by a replay; otherwise the error.

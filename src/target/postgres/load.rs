@@ -11,7 +11,7 @@ use super::catalog::{TargetTable, describe};
 use super::session;
 use super::sql::no_table;
 use super::state::fenced;
-use crate::change::Position;
+use crate::change::{ChunkMap, Position};
 use crate::config::Existing;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
@@ -61,7 +61,49 @@ impl Copying<'_> {
 
     async fn mark_copying(&self, client: &Client) -> Result<()> {
         let set = "stage = 'copying', started_at = clock_timestamp(), finished_at = NULL, copied_at = NULL, rows_final = NULL";
-        self.mark(client, set, None, None).await
+        self.mark(client, set, None, None).await?;
+        let sql = "DELETE FROM cutwater.table_chunk WHERE migration = $1 AND source_schema = $2 AND source_table = $3";
+        let TableName { schema, table } = self.source;
+        client.execute(sql, &[&self.lease.migration, schema, table]).await?;
+        Ok(())
+    }
+
+    /// Marks a range as copied, in its own transaction.
+    async fn mark_chunk(&self, client: &Client, number: i32, at: &Position, rows: u64) -> Result<()> {
+        let sql = "UPDATE cutwater.table_chunk SET copied_at = $5, rows = $6
+                   WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND number = $4
+                     AND copied_at IS NULL";
+        let TableName { schema, table } = self.source;
+        let (at, rows) = (at.to_string(), rows as i64);
+        let marked = client.execute(sql, &[&self.lease.migration, schema, table, &number, &at, &rows]).await?;
+        if marked == 1 {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Internal, format!("range {number} of {} was copied already", self.source)))
+    }
+
+    /// Where the newest of the table's ranges was read, and their rows; `None` if it has no ranges. Ranges of one
+    /// position need not be remembered: the table is one copy.
+    async fn join_chunks(&self, client: &Client) -> Result<Option<(Position, u64)>> {
+        let sql = "SELECT copied_at, sum(rows)::int8 FROM cutwater.table_chunk
+                   WHERE migration = $1 AND source_schema = $2 AND source_table = $3 GROUP BY copied_at";
+        let TableName { schema, table } = self.source;
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&self.lease.migration, schema, table];
+        let mut newest: Option<Position> = None;
+        let mut rows = 0;
+        let positions = client.query(sql, &params).await?;
+        for row in &positions {
+            let missing = || Error::new(Kind::Internal, format!("a range of {} was not copied", self.source));
+            let at: Position = row.get::<_, Option<&str>>(0).ok_or_else(missing)?.parse()?;
+            rows += u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            newest = Some(newest.filter(|newest| *newest > at).unwrap_or(at));
+        }
+        if positions.len() == 1 {
+            let sql =
+                "DELETE FROM cutwater.table_chunk WHERE migration = $1 AND source_schema = $2 AND source_table = $3";
+            client.execute(sql, &params).await?;
+        }
+        Ok(newest.map(|newest| (newest, rows)))
     }
 
     async fn mark_copied(&self, client: &Client, at: &Position, rows: u64) -> Result<()> {
@@ -71,12 +113,28 @@ impl Copying<'_> {
 
     /// Begins a copy in parts: empties the table.
     pub(super) async fn begin(&self, table: &TableName) -> Result<()> {
+        self.begin_chunks(table, &ChunkMap { column: String::new(), chunks: Vec::new() }).await
+    }
+
+    /// Begins a copy in ranges of the key: empties the table and records them.
+    pub(super) async fn begin_chunks(&self, table: &TableName, map: &ChunkMap) -> Result<()> {
         let work = async {
             let client = self.client().await?;
             let target = one(&client, table).await?;
             client.batch_execute("BEGIN").await?;
             self.mark_copying(&client).await?;
             empty(&client, &target).await?;
+            let TableName { schema, table } = self.source;
+            for chunk in &map.chunks {
+                client
+                    .execute(
+                        "INSERT INTO cutwater.table_chunk
+                                (migration, source_schema, source_table, number, key_column, lower, upper)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                        &[&self.lease.migration, schema, table, &chunk.number, &map.column, &chunk.lower, &chunk.upper],
+                    )
+                    .await?;
+            }
             client.batch_execute("COMMIT").await.map_err(Error::from)
         };
         work.await.with_context(|| format!("beginning the copy of {table}"))
@@ -86,7 +144,11 @@ impl Copying<'_> {
     pub(super) async fn finish(&self, copied_at: &Position, rows: u64) -> Result<()> {
         let work = async {
             let client = self.client().await?;
-            self.mark_copied(&client, copied_at, rows).await
+            client.batch_execute("BEGIN").await?;
+            self.lock(&client, "UPDATE").await?;
+            let (copied_at, rows) = self.join_chunks(&client).await?.unwrap_or((copied_at.clone(), rows));
+            self.mark_copied(&client, &copied_at, rows).await?;
+            client.batch_execute("COMMIT").await.map_err(Error::from)
         };
         work.await.with_context(|| format!("ending the copy of {}", self.source))
     }
@@ -115,11 +177,14 @@ impl Copying<'_> {
                     self.lock(&client, "UPDATE").await?;
                     freeze = empty(&client, &target).await? && target.kind == Relkind::Plain;
                 }
-                LoadMode::Append => self.lock(&client, "SHARE").await?,
+                LoadMode::Append | LoadMode::Chunk(_) => self.lock(&client, "SHARE").await?,
             }
             let loaded = copy(&client, &target, columns, format, freeze, stream).await?;
             if mode == LoadMode::Whole {
                 self.mark_copied(&client, copied_at, loaded.rows).await?;
+            }
+            if let LoadMode::Chunk(number) = mode {
+                self.mark_chunk(&client, number, copied_at, loaded.rows).await?;
             }
             client.batch_execute("COMMIT").await?;
             Ok::<_, Error>(loaded)

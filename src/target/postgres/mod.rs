@@ -37,7 +37,7 @@ use std::sync::Arc;
 pub use apply::PgApplier;
 pub use state::{Changed, ChangedKeys, LeaseOutcome, State, Tracked, fenced};
 
-use crate::change::Position;
+use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
 use crate::error::Result;
 use crate::postgres::{Client, ConnInfo, connect};
@@ -94,6 +94,16 @@ impl Target for PgTarget {
 
     async fn begin_table(&self, lease: &Lease, source: &TableName, table: &Arc<TableSchema>) -> Result<()> {
         Copying { info: &self.info, lease, source }.begin(&table.name).await
+    }
+
+    async fn begin_chunks(
+        &self,
+        lease: &Lease,
+        source: &TableName,
+        table: &Arc<TableSchema>,
+        map: &ChunkMap,
+    ) -> Result<()> {
+        Copying { info: &self.info, lease, source }.begin_chunks(&table.name, map).await
     }
 
     async fn load(

@@ -118,6 +118,22 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- The ranges of tables that are copied in ranges of their key, each with the position it was read at, recorded in the
+-- range's own transaction. What changes mean while the positions differ: crate::change::ChunkMap.
+CREATE TABLE IF NOT EXISTS cutwater.table_chunk (
+    migration     text NOT NULL,
+    source_schema text NOT NULL,
+    source_table  text NOT NULL,
+    number        int NOT NULL,
+    key_column    text NOT NULL,
+    lower         bigint,
+    upper         bigint,
+    copied_at     text,
+    rows          bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (migration, source_schema, source_table, number),
+    FOREIGN KEY (migration, source_schema, source_table) REFERENCES cutwater.table_state ON DELETE CASCADE
+);
+
 -- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
 CREATE TABLE IF NOT EXISTS cutwater.table_progress (
     migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

@@ -7,6 +7,7 @@
 //! Every call opens what it needs on one lazily made, lazily remade connection, so that a broken target connection
 //! heals by itself.
 
+mod chunks;
 mod control;
 mod format;
 mod shapes;
