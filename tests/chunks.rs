@@ -123,8 +123,9 @@ async fn a_copy_in_ranges_killed_again_and_again_under_writes_is_exact_and_copie
     let (source, target) = pair().await;
     tables(&source).await;
     let (source, done, mut random) = (Arc::new(source), Arc::new(AtomicBool::new(false)), rng());
-    let writers = [rand::SeedableRng::seed_from_u64(random.random()), rand::SeedableRng::seed_from_u64(random.random())]
-        .map(|random| write(&source, &done, random));
+    let writers =
+        [rand::SeedableRng::seed_from_u64(random.random()), rand::SeedableRng::seed_from_u64(random.random())]
+            .map(|random| write(&source, &done, random));
     let cutwater = in_ranges(&source, &target);
     let mut there = BTreeMap::new();
     for kill in 0..3 {
@@ -189,7 +190,11 @@ async fn a_table_altered_between_two_ranges_is_copied_from_its_beginning() {
     wait_for("some ranges", MINUTE, async || ranges(&target).await.len() >= 3).await;
     run.kill9();
     for table in TABLES {
-        source.execute(&format!("ALTER TABLE {table} ADD COLUMN late int DEFAULT 7; UPDATE {table} SET late = id WHERE id < 900")).await;
+        source
+            .execute(&format!(
+                "ALTER TABLE {table} ADD COLUMN late int DEFAULT 7; UPDATE {table} SET late = id WHERE id < 900"
+            ))
+            .await;
     }
     cutwater.run(UNTIL, LONG).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &TABLES).await;

@@ -228,7 +228,11 @@ async fn large_sets_of_every_operation_go_through_in_both_forms() {
         assert_eq!(f.database.value::<String>(sum).await, "b500,c100");
         f.apply(
             &mut applier,
-            vec![ChangeEvent::Truncate(Truncate { tables: vec![t.clone()], restart_identity: false, conditions: vec![] })],
+            vec![ChangeEvent::Truncate(Truncate {
+                tables: vec![t.clone()],
+                restart_identity: false,
+                conditions: vec![],
+            })],
         )
         .await
         .unwrap();
@@ -568,7 +572,11 @@ async fn a_truncate_in_the_middle_of_a_batch_divides_it() {
         .unwrap();
     let changes = vec![
         insert(&t, user("2", "before", None)),
-        ChangeEvent::Truncate(Truncate { tables: vec![t.clone(), pets.clone()], restart_identity: true, conditions: vec![] }),
+        ChangeEvent::Truncate(Truncate {
+            tables: vec![t.clone(), pets.clone()],
+            restart_identity: true,
+            conditions: vec![],
+        }),
         insert(&t, user("1", "after", None)),
     ];
     let applied = f.apply(&mut applier, changes).await.unwrap();

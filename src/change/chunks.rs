@@ -240,7 +240,8 @@ mod tests {
             let mut random = StdRng::seed_from_u64(seed);
             let positions: Vec<u64> = (0..4).map(|_| random.random_range(0..60)).collect();
             let map = map(&positions);
-            let mut source: BTreeMap<i64, u64> = (0..40).filter(|_| random.random_bool(0.5)).map(|key| (key, 0)).collect();
+            let mut source: BTreeMap<i64, u64> =
+                (0..40).filter(|_| random.random_bool(0.5)).map(|key| (key, 0)).collect();
             let mut history = vec![source.clone()];
             let mut changes = Vec::new();
             for t in 0..80u64 {

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::shapes::{self, Shapes};
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
-use super::{Job, Outcome, Until, chunks, belongs, snapshot};
+use super::{Job, Outcome, Until, belongs, chunks, snapshot};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};

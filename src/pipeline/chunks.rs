@@ -10,16 +10,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::change::{
-    ChunkMap, Op, Position, Row, RowChange, Verdict, beginning_of, end_of,
-};
+use crate::change::{ChunkMap, Op, Position, Row, RowChange, Verdict, beginning_of, end_of};
 use crate::config::{SnapshotConfig, TransformRule};
 use crate::error::Result;
 use crate::source::postgres::PgSource;
 use crate::source::{Part, Snapshot};
 use crate::target::Target;
-use crate::target::postgres::State;
 use crate::target::plan::complete_from_old;
+use crate::target::postgres::State;
 use crate::target::state::{Lease, TableStage};
 use crate::transform::{Plan, TablePlan, target_column};
 
@@ -45,7 +43,12 @@ pub async fn still_to_copy<S: Snapshot, T: Target>(
     };
     let (there, missing): (Vec<_>, Vec<_>) = map.chunks.iter().partition(|chunk| chunk.copied_at.is_some());
     if !there.is_empty() {
-        tracing::info!("{}: {} of {} ranges are there, the others are copied", source.name, there.len(), map.chunks.len());
+        tracing::info!(
+            "{}: {} of {} ranges are there, the others are copied",
+            source.name,
+            there.len(),
+            map.chunks.len()
+        );
     }
     let rows = there.iter().map(|chunk| u64::try_from(chunk.rows).unwrap_or(0)).sum();
     Ok(Some((missing.into_iter().map(|chunk| snapshot.key_range(source, &map.column, chunk)).collect(), rows)))

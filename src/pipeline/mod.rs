@@ -22,9 +22,9 @@
 pub mod ask;
 mod attempt;
 mod batcher;
-mod chunks;
 pub mod belongs;
 pub mod build;
+mod chunks;
 pub mod estimate;
 pub mod preflight;
 pub mod progress;

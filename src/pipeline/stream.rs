@@ -328,7 +328,9 @@ impl Router {
         let t = &begin.commit_start;
         let is_mixed = |table: &TableSchema, until: &Option<Position>| {
             let mixed = self.mixed.get(&table.id).filter(|_| !self.holds(table));
-            mixed.filter(|mixed| until.as_ref().is_some_and(|until| t < until) || mixed.map.newest().is_some_and(|n| *t < n))
+            mixed.filter(|mixed| {
+                until.as_ref().is_some_and(|until| t < until) || mixed.map.newest().is_some_and(|n| *t < n)
+            })
         };
         match event {
             ChangeEvent::Row(change) => match is_mixed(&change.table, until) {

@@ -69,11 +69,9 @@ impl PgSource {
             let cast = if text { "::pg_catalog.text" } else { "" };
             format!("{} = ${}{cast}::{}", Ident(&column.name), number + 1, column.ty.sql())
         });
-        let columns: Vec<String> =
-            std::iter::once("xmin::pg_catalog.text::int8".to_owned()).chain(columns).collect();
+        let columns: Vec<String> = std::iter::once("xmin::pg_catalog.text::int8".to_owned()).chain(columns).collect();
         let conditions: Vec<String> = conditions.collect();
-        let sql =
-            format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.name.sql(), conditions.join(" AND "));
+        let sql = format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.name.sql(), conditions.join(" AND "));
         let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         let found = client.query_opt(&sql, &params).await.with_context(doing)?;
         let complete = found.as_ref().map(|found| {
@@ -97,7 +95,8 @@ impl PgSource {
             return Ok(Reread { row: complete, changed_before: None });
         }
         // Asked after the row was read: whatever was seen of it was committed before.
-        let at = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await.with_context(doing)?;
+        let at =
+            client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await.with_context(doing)?;
         let at: Lsn = at.get::<_, &str>(0).parse()?;
         Ok(Reread { row: complete, changed_before: Some(at.into()) })
     }

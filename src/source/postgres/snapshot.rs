@@ -180,7 +180,8 @@ impl Snapshot for PgSnapshot {
         let doing = || format!("cutting {} by its key", table.name);
         let row = self.client.query_opt(include_str!("key_bounds.sql"), &[&table.id]).await.with_context(doing)?;
         // Only what the stream always tells of a row can say which range it is in.
-        let Some(row) = row.filter(|row| table.key_columns().any(|column| column.name == row.get::<_, &str>("name"))) else {
+        let Some(row) = row.filter(|row| table.key_columns().any(|column| column.name == row.get::<_, &str>("name")))
+        else {
             return Ok(None);
         };
         let name: String = row.get("name");
@@ -188,7 +189,10 @@ impl Snapshot for PgSnapshot {
         let histogram: Vec<i64> = row.get::<_, Option<Vec<i64>>>("histogram").unwrap_or_default();
         if histogram.len() > 2 {
             let pieces = pieces.min(histogram.len() - 1);
-            return Ok(Some((name, (1..pieces).map(|piece| histogram[(histogram.len() - 1) * piece / pieces]).collect())));
+            return Ok(Some((
+                name,
+                (1..pieces).map(|piece| histogram[(histogram.len() - 1) * piece / pieces]).collect(),
+            )));
         }
         // Never analyzed: ranges of one width.
         let column = Ident(&name);

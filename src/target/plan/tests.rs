@@ -108,8 +108,11 @@ fn sequential(model: &mut Model, table: &Arc<TableSchema>, steps: &[Step]) -> Ve
             }
             Step::Truncate => {
                 model.clear();
-                events
-                    .push(ChangeEvent::Truncate(Truncate { tables: vec![Arc::clone(table)], restart_identity: false, conditions: vec![] }));
+                events.push(ChangeEvent::Truncate(Truncate {
+                    tables: vec![Arc::clone(table)],
+                    restart_identity: false,
+                    conditions: vec![],
+                }));
             }
             _ => {}
         }
