@@ -7,12 +7,12 @@
 //! | [`cli`] | what a person types |
 //! | [`cutover`], [`verify`] | the guarded switch; the comparison of both ends |
 //! | [`pipeline`] | reader → transform → batcher → applier, and who restarts it |
-//! | [`transform`] | rules, compiled once a table |
-//! | [`source`], [`target`] | the two ends |
-//! | [`postgres`] | what both ends share when they are Postgres |
 //! | [`telemetry`] | lag, metrics, the HTTP status |
-//! | [`schema`], [`config`] | what tables look like; what was asked for |
-//! | [`change`], [`error`] | the model; what goes wrong |
+//! | [`transform`] | rules, compiled once a table |
+//! | [`target`], [`source`] | the two ends |
+//! | [`postgres`] | what both ends share when they are Postgres |
+//! | [`config`] | what was asked for |
+//! | [`change`], [`schema`], [`error`] | the model; what tables look like; what goes wrong |
 //!
 //! `docs/architecture.md` is the map with the reasons.
 

@@ -97,7 +97,7 @@ async fn a_cutover_ends_with_a_live_target_and_a_fenced_source() {
     let folder = tempfile::tempdir().unwrap();
     let facts = folder.path().join("facts");
     stage.parts.config.switch_command = Some(format!(
-        "echo \"$CUTWATER_MIGRATION $CUTWATER_TARGET_DATABASE\" >> {}; env | grep -c PASSWORD; true",
+        "echo \"$CUTWATER_MIGRATION $CUTWATER_TARGET_DATABASE $CUTWATER_RESUMED $CUTWATER_ROWS_COMPARED $CUTWATER_SEQUENCES_SET\" >> {}; env | grep -c PASSWORD; true",
         facts.display()
     ));
     let _applier = stage.applier(true).await;
@@ -106,7 +106,7 @@ async fn a_cutover_ends_with_a_live_target_and_a_fenced_source() {
     assert_eq!((done.tables, done.rows, done.sequences), (1, 50, 2));
     assert!(!stage.source_writes().await, "the source is fenced for good");
     assert_eq!((stage.phase().await.as_str(), stage.step().await.as_str()), ("target-live", "done"));
-    assert_eq!(std::fs::read_to_string(&facts).unwrap(), format!("shop {}\n", stage.target.name));
+    assert_eq!(std::fs::read_to_string(&facts).unwrap(), format!("shop {} 0 50 2\n", stage.target.name));
     // Past what the source has handed out, in each sequence's direction.
     assert_eq!(stage.target.value::<i64>("SELECT nextval('orders_id_seq')").await, 1051);
     assert_eq!(stage.target.value::<i64>("SELECT nextval('tickets')").await, -2006);

@@ -140,10 +140,13 @@ fn calls(command: &str) -> Option<Vec<Vec<&'static str>>> {
         "run" => vec![vec!["run"], UNTIL.to_vec()],
         "schema" => vec![vec!["schema"], vec!["schema", "--apply"]],
         "status" => vec![vec!["status"], vec!["status", "--json"]],
-        "verify" => vec![vec!["verify"]],
+        "verify" => vec![vec!["verify"], vec!["verify", "--repair"]],
         "cutover" => vec![vec!["cutover"], vec!["cutover", "--dry-run"], vec!["cutover", "--abort"]],
         "teardown" => vec![vec!["teardown"], vec!["teardown", "--dry-run"]],
         "check" => vec![vec!["check"]],
+        "pause" | "resume" => vec![vec!["pause"], vec!["resume"]],
+        "set" => vec![vec!["set", "snapshot.workers=2"], vec!["set"]],
+        "tables" => vec![vec!["tables", "resync", "public.small"]],
         other => panic!("say here how {other:?} is called: a newer state must be refused by it"),
     })
 }

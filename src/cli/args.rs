@@ -27,7 +27,8 @@ First migration:
 Exit codes: 0 done, 1 error, 2 usage or config, 3 the answer is no (nothing was touched),
             4 a cutover that was taken back, 130 interrupted
 
-Results go to stdout, log and progress to stderr.";
+Results go to stdout, log and progress to stderr. With --json the answer is one JSON object on stdout,
+an error too: {\"error\": {\"kind\", \"message\", \"fix\"}}, with the same exit code.";
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -102,25 +103,37 @@ pub enum Command {
     /// Look at both ends and write a commented cutwater.toml
     #[command(after_help = "Example:\n  cutwater init --name shop --source postgres://me@old/shop \
                             --target postgres://me@new/shop\n\nPasswords are not written: the file \
-                            reads them from SOURCE_PASSWORD and TARGET_PASSWORD.")]
+                            reads them from SOURCE_PASSWORD and TARGET_PASSWORD.\n\n\
+                            Changes: writes one file, and never over one that is there.\n\
+                            Exit codes: 0 written, 1 an end cannot be reached, 2 the file is there already.")]
     Init(InitArgs),
     /// Test every setting, privilege and table that would bite; changes nothing
     #[command(after_help = "Examples:\n  cutwater check\n  cutwater check -v            # what passed, too\n  \
                             cutwater check --estimate    # how long it would take, from a copy of ten seconds\n\n\
-                            Exit code 3: something blocks; each comes with the command that fixes it.")]
+                            Changes: nothing. Privileges are tried in transactions that are rolled back.\n\
+                            Exit codes: 0 nothing blocks, 3 something does; each comes with the command that fixes it.")]
     Check(CheckArgs),
     /// Print the DDL the target needs; --apply makes the tables
-    #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply")]
+    #[command(after_help = "Examples:\n  cutwater schema > target.sql\n  cutwater schema --apply\n\n\
+                            Changes: nothing; with --apply the target's schema, without indexes and constraints,\n\
+                            which run makes after the copy.\n\
+                            Exit codes: 0 printed or made, 1 an error: nothing is left half made.")]
     Schema(SchemaArgs),
     /// Copy, then follow every change, until stopped or cut over
     #[command(
         after_help = "Examples:\n  cutwater run                      # leave it running; Ctrl-C is a clean stop\n  \
                             cutwater run --until caught-up    # for scripts\n\n\
-                            Run it again after anything, a crash too: it goes on where it was."
+                            Run it again after anything, a crash too: it goes on where it was.\n\n\
+                            Changes: makes slot and publication at the source; at the target the schema cutwater, your\n\
+                            tables and their rows.\n\
+                            Exit codes: 0 stopped, caught up or cut over, 1 an error that trying again would not cure,\n\
+                            2 a config that is wrong or of another migration."
     )]
     Run(RunArgs),
     /// Phase, health, lag, tables, last error; also when `run` is dead; changes nothing
-    #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds")]
+    #[command(after_help = "Examples:\n  cutwater status --watch\n  cutwater status --json | jq .lag_seconds\n\n\
+                            Changes: nothing. An end that does not answer is part of the answer.\n\
+                            Exit codes: 0 printed, 2 a config of another migration, 130 Ctrl-C of --watch.")]
     Status(StatusArgs),
     /// Hold the copy, the applying, or both; a pause survives a restart of run
     #[command(after_help = "Examples:\n  cutwater pause               # both\n  \
@@ -128,38 +141,56 @@ pub enum Command {
                             cutwater pause --apply       # only writing the stream's changes at the target\n\n\
                             The source goes on being answered, nothing is confirmed that is not durable, and the lag goes\n\
                             on telling the truth. While it is paused the source keeps its log for us, and a cutover is\n\
-                            refused. Exit code 0: the run has acknowledged it, or no run is alive and the next takes it.")]
+                            refused.\n\n\
+                            Changes: one row of the state at the target.\n\
+                            Exit codes: 0 the run has acknowledged it, or no run is alive and the next takes it.")]
     Pause(PauseArgs),
     /// Let go on what pause holds
-    #[command(after_help = "Examples:\n  cutwater resume\n  cutwater resume --apply")]
+    #[command(after_help = "Examples:\n  cutwater resume\n  cutwater resume --apply\n\n\
+                            Changes: one row of the state at the target.\n\
+                            Exit codes: 0 the run has acknowledged it, or no run is alive and the next takes it.")]
     Resume(PauseArgs),
     /// Change settings of a live run: throttle, workers, batch; without arguments, list them
     #[command(after_help = "Examples:\n  cutwater set snapshot.max_rows_per_second=500000 snapshot.workers=2\n  \
                             cutwater set snapshot.max_rows_per_second=none\n  \
                             cutwater set apply.linger=default            # the file's again\n  \
                             cutwater set                                 # what there is, and what is set\n\n\
-                            What is set survives a restart of run and goes before the file, until it is set to default.\n\
-                            Exit code 0: the run has acknowledged it, or no run is alive and the next takes it.")]
+                            What is set survives a restart of run and goes before the file, until it is set to default.\n\n\
+                            Changes: one row of the state at the target.\n\
+                            Exit codes: 0 the run has acknowledged it, or no run is alive and the next takes it.")]
     Set(SetArgs),
-    /// Compare both ends row by row (by checksums); changes nothing
-    #[command(after_help = "Examples:\n  cutwater verify\n  cutwater verify --json | jq .tables\n\n\
-                            Exit code 3: rows differ; they are named.")]
-    Verify,
+    /// Compare both ends row by row (by checksums); changes nothing without --repair
+    #[command(after_help = "Examples:\n  cutwater verify\n  cutwater verify --json | jq .tables\n  \
+                            cutwater verify --repair   # then writes the source's version of what differs\n\n\
+                            Rows that differ are read again behind the stream before they count. --repair needs no\n\
+                            pause of the run: it works beside it, and follows the source itself where none is alive.\n\n\
+                            Changes: only its own record; with --repair the target's rows that differ.\n\
+                            Exit codes: 0 identical, or made so; 3 rows differ: they are named.")]
+    Verify(VerifyArgs),
     /// Switch to the target, or undo everything if that takes too long
     #[command(
         after_help = "Examples:\n  cutwater cutover --dry-run           # every gate and step, nothing is touched\n  \
                             cutwater cutover --wait              # as soon as the gates open\n  \
                             cutwater cutover --abort             # take back one whose driver died\n\n\
                             Run it again after anything: before the point of no return it undoes or starts over,\n\
-                            after it, it goes forward. Exit code 3: refused; 4: undone, the source is live."
+                            after it, it goes forward.\n\n\
+                            Changes: fences the source, sets the target's sequences, runs switch_command; with --dry-run\n\
+                            nothing.\n\
+                            Exit codes: 0 the target is live, 3 refused: nothing was touched, 4 undone: the source is live,\n\
+                            1 past the point of no return and not done: run it again, 130 Ctrl-C before the fence."
     )]
     Cutover(CutoverArgs),
     /// Remove slot, publication, fence and state; the data stays
-    #[command(after_help = "Examples:\n  cutwater teardown --dry-run    # what would go\n  cutwater teardown")]
+    #[command(after_help = "Examples:\n  cutwater teardown --dry-run    # what would go\n  cutwater teardown\n\n\
+                            Changes: removes what Cutwater made at both ends, with its record of who did what (--json\n\
+                            prints it a last time); your tables and rows stay.\n\
+                            Exit codes: 0 removed, 3 refused: a run is alive, or the source would take writes again.")]
     Teardown(TeardownArgs),
     /// Watch a live database move between two throw-away local servers, and the proof that nothing was lost
     #[command(after_help = "Examples:\n  cutwater demo\n  cutwater demo --rows 2000000 --rate 1000 --keep\n\n\
-                            Needs a Postgres server's programs on this machine. Nothing is left behind.")]
+                            Needs a Postgres server's programs on this machine.\n\n\
+                            Changes: nothing is left behind, unless --keep is given.\n\
+                            Exit codes: 0 nothing was lost, 1 otherwise, 130 interrupted.")]
     Demo(DemoArgs),
 }
 
@@ -196,6 +227,14 @@ pub struct RunArgs {
 pub enum UntilArg {
     /// Everything is durable that the source had at the start
     CaughtUp,
+}
+
+/// `verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Write the source's version of the rows that differ; tables without a key are left
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `cutover`

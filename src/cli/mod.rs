@@ -94,7 +94,7 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
         Command::Check(args) => interruptible(&context, Box::pin(check::run(&context, &args))).await,
         Command::Schema(args) => interruptible(&context, schema::run(&context, &args)).await,
         Command::Run(args) => run::run(&context, &args).await,
-        Command::Verify => interruptible(&context, verify::run(&context)).await,
+        Command::Verify(args) => interruptible(&context, verify::run(&context, &args)).await,
         // Never left in the middle: the driver undoes what it began before it ends.
         Command::Cutover(args) => cutover::run(&context, &args).await,
         Command::Status(args) => interruptible(&context, Box::pin(status::run(&context, &args))).await,

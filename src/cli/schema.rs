@@ -18,6 +18,9 @@ pub(super) async fn run(context: &Context, args: &SchemaArgs) -> Result<Ended> {
     let work = SchemaWork::new(&config, &plan, &progress);
     if args.apply {
         let state = ends::ends(&config)?.state;
+        // Before the first run there is no place yet where an event could stand.
+        state.require_current().await?;
+        state.install().await?;
         event::record(&state, "schema --apply", "started").await;
         let made = work.create_tables(&context.shutdown).await;
         event::ended(&state, "schema --apply", made).await?;

@@ -34,9 +34,19 @@ pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended>
         event::record(&state, "teardown", "started").await;
     }
     let mut removed = source.teardown().await.context("tearing down the source")?;
+    // With the last migration the record of who did what goes too: it is handed out.
+    let events = state.events().await?;
     state.remove().await?;
+    // Stays where other migrations are left.
+    if state.has_layout().await? {
+        event::record(&state, "teardown", "done").await;
+    }
     if migration.is_some() {
         removed.push(target_state(name));
+    }
+    if context.global.json {
+        output::print_json(&json!({ "removed": removed, "events": events }))?;
+        return Ok(Ended::Done);
     }
     say(context, "removed", &removed, "The data at both ends was not touched.")
 }

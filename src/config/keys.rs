@@ -12,6 +12,21 @@ pub fn nearest<'a>(written: &str, candidates: Vec<&'a str>) -> Option<&'a str> {
     (best.0 <= 1 + written.len() / 4).then_some(best.1)
 }
 
+/// Where a key of this name, or nearly, stands in another section.
+pub(super) fn elsewhere(written: &str) -> Option<String> {
+    let keys = super::reference::keys();
+    let name = |path: &str| path.rsplit('.').next().map(str::to_owned);
+    let names: Vec<String> = keys.iter().filter_map(|key| name(&key.path)).collect();
+    let meant = nearest(written, names.iter().map(String::as_str).collect())?;
+    let key = keys.iter().find(|key| name(&key.path).as_deref() == Some(meant))?;
+    let (section, rest) = key.path.split_once('.')?;
+    let section = match section.strip_suffix("[]") {
+        Some(list) => format!("[[{list}]]"),
+        None => format!("[{section}]"),
+    };
+    Some(format!("it belongs to {section}: {rest}"))
+}
+
 /// Levenshtein's distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -75,14 +75,22 @@ fn parse(text: &str) -> Result<Config, Mistake> {
 fn from_toml(error: &toml::de::Error, text: &str) -> Mistake {
     let span = error.span().unwrap_or(0..0);
     let message = error.message().to_owned();
-    let fix = message
-        .starts_with("unknown field")
-        .then(|| text.get(span.clone()).unwrap_or_default().trim_matches('"'))
-        .and_then(|written| keys::nearest(written, keys::listed(&message)))
-        .map(|meant| format!("did you mean {meant:?}?"));
+    let written = text.get(span.clone()).unwrap_or_default().trim_matches('"');
+    let unknown_key = message.starts_with("unknown field");
+    let near = || keys::nearest(written, keys::listed(&message)).map(|meant| format!("did you mean {meant:?}?"));
+    let fix = match () {
+        () if unknown_key => near().or_else(|| keys::elsewhere(written)),
+        () if message.starts_with("unknown variant") => near(),
+        () => None,
+    };
     let why = match message.strip_prefix("unknown field") {
         Some(rest) => format!("unknown key{rest}"),
-        None => message.replace("missing field", "missing key"),
+        None => message
+            .replace("missing field", "missing key")
+            .replace("unknown variant", "unknown word")
+            .replace("expected usize", "expected a whole number")
+            .replace("expected u64", "expected a whole number")
+            .replace("expected struct", "expected the table"),
     };
     Mistake { span, why, fix }
 }
@@ -240,7 +248,21 @@ mod tests {
     #[test]
     fn a_wrong_type_is_shown_at_its_line() {
         let text = refusal(NAMED, "[snapshot]\nworkers = \"four\"\n");
-        assert!(text.starts_with("cutwater.toml:8: invalid type: string \"four\""), "{text}");
+        let says = "cutwater.toml:8: invalid type: string \"four\", expected a whole number";
+        assert!(text.starts_with(says), "{text}");
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
+        let text = refusal(NAMED, "[snapshot]\nbatch_rows = 3\n");
+        assert!(text.ends_with("  fix: it belongs to [apply]: batch_rows"), "{text}");
+    }
+
+    #[test]
+    fn a_misspelt_word_is_shown_with_what_was_meant() {
+        let text = refusal(NAMED, "[apply]\non_error = \"dead-leter\"\n");
+        assert!(text.starts_with("cutwater.toml:8: unknown word"), "{text}");
+        assert!(text.ends_with("  fix: did you mean \"dead-letter\"?"), "{text}");
     }
 
     #[test]

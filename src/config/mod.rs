@@ -7,47 +7,50 @@
 mod fingerprint;
 pub(crate) mod keys;
 mod load;
+pub mod reference;
+pub mod restart;
 mod units;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use fingerprint::RecordedEnds;
 pub use units::{ByteSize, HumanDuration};
 
 /// The whole file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `[migration]`
+    /// `[migration]`: what it is called.
     pub migration: MigrationConfig,
-    /// `[source]`
+    /// `[source]`: where the data is, and which tables of it.
     pub source: SourceConfig,
-    /// `[target]`
+    /// `[target]`: where it goes.
     pub target: TargetConfig,
-    /// `[snapshot]`
+    /// `[snapshot]`: the copy of the rows that are there.
     #[serde(default)]
     pub snapshot: SnapshotConfig,
-    /// `[apply]`
+    /// `[apply]`: how changes are written to the target.
     #[serde(default)]
     pub apply: ApplyConfig,
-    /// `[[transform]]`, in order; the first that matches a table is its rule.
+    /// `[[transform]]`: rules, in order; the first that matches a table is its rule.
     #[serde(default)]
     pub transform: Vec<TransformRule>,
-    /// `[cutover]`
+    /// `[cutover]`: the switch, see [cutover.md](cutover.md).
     #[serde(default)]
     pub cutover: CutoverConfig,
-    /// `[telemetry]`
+    /// `[telemetry]`: metrics and log.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
 }
 
 /// `[migration]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrationConfig {
     /// Names the migration; everything it creates anywhere is called `cutwater_<name>`. Lower-case letters, digits and
@@ -56,12 +59,13 @@ pub struct MigrationConfig {
 }
 
 /// `[source]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
-    /// `postgres://user:${PASSWORD}@host:5432/db?sslmode=verify-full`
+    /// The source, as `postgres://user:${PASSWORD}@host:5432/database?sslmode=verify-full`, with libpq's parameters.
     pub url: Url,
-    /// Patterns of the tables to migrate; empty: all user tables of the database.
+    /// Patterns of the tables to migrate, `schema.table` with `*` and `?`; `!` excludes; names with odd characters in
+    /// double quotes. None: all user tables of the database.
     #[serde(default)]
     pub tables: Vec<String>,
     /// How much log (WAL) the source may keep for us, as a size (`"120GB"`). None by default: then only the server's own
@@ -69,14 +73,13 @@ pub struct SourceConfig {
     /// lasts at the present rate. It is watched by a live `run`; while none is alive, only the server's limit holds.
     #[serde(default)]
     pub max_retained: Option<ByteSize>,
-    /// What happens when the source keeps more than `max_retained`: `"warn"` (default), `"pause-snapshot"` or
-    /// `"drop-slot"`.
+    /// What happens when the source keeps more than `max_retained`.
     #[serde(default)]
     pub on_limit: OnLimit,
 }
 
 /// `[source] on_limit`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLimit {
     /// Only says so, in `status`, the metrics and the log: the source's disk keeps filling.
@@ -105,10 +108,10 @@ impl OnLimit {
 }
 
 /// `[target]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetConfig {
-    /// As the source's.
+    /// The target, written as the source's.
     pub url: Url,
     /// What to do about rows already in a target table.
     #[serde(default)]
@@ -116,7 +119,7 @@ pub struct TargetConfig {
 }
 
 /// `[target] existing`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
     /// Refuse, with counts.
@@ -127,19 +130,23 @@ pub enum Existing {
 }
 
 /// `[snapshot]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnapshotConfig {
     /// Connections that copy at the same time, and that build indexes at the same time.
+    #[schemars(extend("x-unit" = "connections"))]
     pub workers: usize,
     /// A table estimated larger than this is copied in several ranges at once. A smaller one is copied in one piece,
     /// which alone can be frozen as it is loaded: that spares the index build, the first readers and vacuum much work.
+    #[schemars(extend("x-unit" = "rows"))]
     pub chunk_rows: u64,
     /// A table estimated larger than this, whose primary key begins with an integer, is copied in ranges of that key,
     /// and each range that is there stays there when the run is killed. Other tables are copied again from their
     /// beginning. While ranges of different moments meet, changes of a key cost more.
+    #[schemars(extend("x-unit" = "rows"))]
     pub resume_rows: u64,
     /// Upper limit over all workers together; none by default.
+    #[schemars(extend("x-unit" = "rows a second"))]
     pub max_rows_per_second: Option<u64>,
 }
 
@@ -150,15 +157,16 @@ impl Default for SnapshotConfig {
 }
 
 /// `[apply]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApplyConfig {
-    /// A batch ends at the first commit past this many changes.
+    /// A batch ends at the first commit past this many changes …
+    #[schemars(extend("x-unit" = "changes"))]
     pub batch_rows: usize,
     /// … or past this many bytes. A source transaction larger than this is applied in parts inside one target
     /// transaction.
     pub batch_bytes: ByteSize,
-    /// How long a batch may wait for more transactions when the stream is quiet.
+    /// How long a batch may wait for more transactions when the stream is quiet; out of a backlog it is ten times as long.
     pub linger: HumanDuration,
     /// What to do about a row the target refuses.
     pub on_error: OnError,
@@ -179,7 +187,7 @@ impl Default for ApplyConfig {
 }
 
 /// `[apply] on_error`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
     /// Stop the run and name the row.
@@ -190,7 +198,7 @@ pub enum OnError {
 }
 
 /// `[apply] ddl`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ddl {
     /// Add new columns at the target by itself, where what the existing rows hold in them is known; stop at everything
@@ -202,7 +210,7 @@ pub enum Ddl {
 }
 
 /// One `[[transform]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransformRule {
     /// Pattern of the source tables it is for.
@@ -217,25 +225,26 @@ pub struct TransformRule {
 }
 
 /// `rename = { schema = "app", table = "people", columns = { mail = "email" } }`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rename {
-    /// The schema at the target.
+    /// The schema's name at the target.
     pub schema: Option<String>,
-    /// The table at the target; only where the rule matches a single table.
+    /// The table's name at the target; only where the rule matches a single table.
     pub table: Option<String>,
-    /// Source column → target column.
+    /// New names of columns: source column = target column.
     pub columns: BTreeMap<String, String>,
 }
 
 /// `[cutover]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CutoverConfig {
     /// Shell command that moves the clients. Run after the point of no return, possibly more than once: it must be
     /// idempotent. Facts are in its environment.
     pub switch_command: Option<String>,
     /// How far past the source's last value each target sequence is set, in increments.
+    #[schemars(extend("x-unit" = "increments"))]
     pub sequence_margin: u64,
     /// A clean verify older than this does not open the gate.
     pub max_verify_age: HumanDuration,
@@ -252,12 +261,13 @@ impl Default for CutoverConfig {
 }
 
 /// `[telemetry]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// `127.0.0.1:9464`: where `run` serves `/metrics` and `/status`. Absent: not served.
+    /// Where `run` serves `/metrics` and `/status`, for example `127.0.0.1:9464`. Absent: not served.
+    #[schemars(with = "Option<String>", extend("format" = "address"))]
     pub listen: Option<std::net::SocketAddr>,
-    /// Log filter, as in `RUST_LOG`.
+    /// Log filter, as in `RUST_LOG`; without it `info`.
     pub log: Option<String>,
 }
 
@@ -280,5 +290,15 @@ impl Url {
 impl std::fmt::Debug for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Url(..)")
+    }
+}
+
+impl JsonSchema for Url {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Url".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "url" })
     }
 }

@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A number of bytes, written `512MB`, `16MiB`, `120GB` or as a plain number. Powers of 1024, as Postgres reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +79,65 @@ impl<'de> Deserialize<'de> for HumanDuration {
     }
 }
 
+impl std::fmt::Display for ByteSize {
+    /// In the largest unit that divides it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(40, "TB"), (30, "GB"), (20, "MB"), (10, "kB")];
+        match units.into_iter().find(|(shift, _)| self.0 > 0 && self.0 % (1 << shift) == 0) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl std::fmt::Display for HumanDuration {
+    /// In the largest unit that divides it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = self.0.as_millis();
+        // Days only from the second on: people say 24h.
+        let units = [(172_800_000, 86_400_000, "d"), (0, 3_600_000, "h"), (0, 60_000, "m"), (0, 1_000, "s")];
+        let fits = |least: u128, unit: u128| millis > 0 && millis >= least && millis.is_multiple_of(unit);
+        match units.into_iter().find(|(least, unit, _)| fits(*least, *unit)) {
+            Some((_, unit, name)) => write!(f, "{}{name}", millis / unit),
+            None => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for HumanDuration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "format": "size" })
+    }
+}
+
+impl JsonSchema for HumanDuration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "HumanDuration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration" })
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test dies of its errors")]
 mod tests {
     use super::*;
 
@@ -88,6 +147,16 @@ mod tests {
         assert_eq!("1.5MiB".parse(), Ok(ByteSize(3 << 19)));
         assert_eq!("4096".parse(), Ok(ByteSize(4096)));
         assert!("12 parsecs".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for text in ["120GB", "16MB", "1537kB", "7"] {
+            assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
+        }
+        for text in ["5ms", "30s", "90s", "24h", "2d", "0ms"] {
+            assert_eq!(text.parse::<HumanDuration>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -378,7 +378,7 @@ pub(super) async fn go_forward(
     }
     late::make(parts, done, report).await.map_err(forward)?;
     report(&Progress::Switching(parts.config.switch_command.as_deref()));
-    switch::run(parts, &done.nonce, shutdown).await.map_err(forward)?;
+    switch::run(parts, done, shutdown).await.map_err(forward)?;
     let downtime = since.map(|since| since.elapsed());
     done.downtime_ms = downtime.map(|downtime| downtime.as_millis() as u64);
     let from = [Phase::Draining, Phase::Streaming, Phase::CatchingUp];

@@ -5,16 +5,19 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{CutoverReport, Parts};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{ConnInfo, Host};
 
 /// Runs `switch_command`, if there is one, with facts in its environment and no secrets. May be run more than once.
-pub(super) async fn run(parts: &Parts, nonce: &str, shutdown: &CancellationToken) -> Result<()> {
+pub(super) async fn run(parts: &Parts, done: &CutoverReport, shutdown: &CancellationToken) -> Result<()> {
     let Some(text) = &parts.config.switch_command else { return Ok(()) };
     let mut command = tokio::process::Command::new("sh");
     command.arg("-c").arg(text).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command.env("CUTWATER_MIGRATION", parts.name()).env("CUTWATER_NONCE", nonce);
+    command.env("CUTWATER_MIGRATION", parts.name()).env("CUTWATER_NONCE", &done.nonce);
+    for (fact, value) in results(done) {
+        command.env(fact, value);
+    }
     for (side, info) in [("SOURCE", &parts.ends.source), ("TARGET", &parts.ends.target)] {
         for (fact, value) in facts(info) {
             command.env(format!("CUTWATER_{side}_{fact}"), value);
@@ -37,6 +40,19 @@ pub(super) async fn run(parts: &Parts, nonce: &str, shutdown: &CancellationToken
         return Ok(());
     }
     Err(Error::new(Kind::Io, format!("it ended with {status}; its output is in the log")).context(doing))
+}
+
+/// What the steps so far came to. A driver that goes on for another one knows only that.
+fn results(done: &CutoverReport) -> Vec<(&'static str, String)> {
+    let mut results = vec![("CUTWATER_RESUMED", u8::from(done.resumed).to_string())];
+    if !done.resumed {
+        results.push(("CUTWATER_TABLES_COMPARED", done.tables.to_string()));
+        results.push(("CUTWATER_ROWS_COMPARED", done.rows.to_string()));
+        results.push(("CUTWATER_SEQUENCES_SET", done.sequences.to_string()));
+        let millis = [("CUTWATER_DRAIN_MS", done.drain_ms), ("CUTWATER_VERIFY_MS", done.verify_ms)];
+        results.extend(millis.into_iter().filter_map(|(fact, ms)| Some((fact, ms?.to_string()))));
+    }
+    results
 }
 
 fn facts(info: &ConnInfo) -> Vec<(&'static str, String)> {

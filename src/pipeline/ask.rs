@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::target::postgres::State;
 use crate::target::state::{Control, CutoverStep, Order, Phase};
-use crate::verify::behind;
+use crate::pipeline::behind;
 
 /// A run reads the control row once a second; one whose target is slow, or which is being started, takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,6 +13,7 @@
 //! | `estimate` | how long it would take, from a copy of a few seconds |
 //! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
 //! | `chunks` | very large tables, copied in ranges of their key |
+//! | `dump` | the source's schema, through `pg_dump` |
 //! | `shapes` | columns that come, go or change in mid-stream |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering`, `ask` | pauses and settings of a live run |
@@ -22,9 +23,11 @@
 pub mod ask;
 mod attempt;
 mod batcher;
+pub mod behind;
 pub mod belongs;
 pub mod build;
 mod chunks;
+pub mod dump;
 pub mod estimate;
 pub mod preflight;
 pub mod progress;

@@ -5,7 +5,6 @@
 //! `schema::ddl`. Nothing here talks to a server.
 
 pub mod ddl;
-pub mod dump;
 mod name;
 mod pattern;
 mod shape;

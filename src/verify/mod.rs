@@ -1,7 +1,8 @@
 //! The comparison of both ends, while both are being written to.
 //!
 //! In: the plan's tables and the two databases. Out: a [`Report`] that counts, for every table, the rows that differ,
-//! and names them. Nothing is changed at either end, except that a finished comparison is recorded in the state.
+//! and names them. Nothing is changed at either end, except that a finished comparison is recorded in the state; only when
+//! it is asked to ([`run_and_repair`]) does it write the source's version of what differs.
 //!
 //! A table is compared in three widening looks ([`table`]): one aggregate a bucket of keys, computed inside both
 //! databases at the same moment; then the keys and row hashes of the buckets that disagree, merged as they stream; then
@@ -11,9 +12,10 @@
 //! What can go wrong: a table is missing at the target; nobody applies the stream, so that differences may only be
 //! changes on their way ([`Report::behind`]); one of the ends goes away.
 
-pub mod behind;
 pub mod changed;
+pub mod follower;
 mod recheck;
+pub mod repair;
 mod sql;
 mod table;
 
@@ -25,6 +27,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, Kind, Result};
+pub use crate::pipeline::behind;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::TableName;
 use crate::target::postgres::State;
@@ -160,6 +163,63 @@ pub async fn run(
     progress: Progress<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Report> {
+    let (report, generation) = compare(ends, plan, options, progress, shutdown).await?;
+    if report.clean() || report.behind.is_none() {
+        record(ends, &report, report.differences(), generation).await?;
+    }
+    Ok(report)
+}
+
+async fn record(ends: &Ends, report: &Report, differences: u64, generation: Option<i64>) -> Result<()> {
+    ends.state.set_verify(report.tables.len() as u64, differences, report.duration_ms, generation).await
+}
+
+/// Compares all tables and writes the source's version of what differs ([`repair`]). A run has to be alive
+/// ([`follower`]). What the run had set aside is settled if in the end nothing differs.
+pub async fn run_and_repair(
+    ends: &Ends,
+    plan: &Plan,
+    options: &Options,
+    progress: Progress<'_>,
+    repairing: repair::Progress<'_>,
+    shutdown: &CancellationToken,
+) -> Result<(Report, repair::Repaired)> {
+    let stuck = |why: String| {
+        Error::new(Kind::Transient, format!("the target could not be waited for: {why}"))
+            .fix("cutwater status says why; then run the same command again")
+    };
+    // What is set aside from here on may be of a table that was compared before: it stays.
+    let source = connect(&ends.source, &format!("cutwater_{}_verify", ends.state.name())).await?;
+    let head = behind::head(&source).await?;
+    if let behind::Reached::No(why) = behind::wait(&ends.state, &head).await? {
+        return Err(stuck(why));
+    }
+    let aside = ends.state.set_aside().await?;
+    let all = Options { named_rows: usize::MAX, ..options.clone() };
+    let (mut report, generation) = compare(ends, plan, &all, progress, shutdown).await?;
+    if let Some(why) = report.behind.clone().filter(|_| !report.clean()) {
+        return Err(stuck(why));
+    }
+    let repaired = repair::repair(ends, plan, &report, repairing, shutdown).await?;
+    let unsettled: u64 = report.tables.iter().map(|table| table.unsettled).sum();
+    record(ends, &report, if repaired.complete { 0 } else { repaired.left(&report) }, generation).await?;
+    if repaired.complete && unsettled == 0 {
+        ends.state.settle(aside).await?;
+    }
+    for table in &mut report.tables {
+        table.rows.truncate(options.named_rows);
+    }
+    Ok((report, repaired))
+}
+
+/// Compares all tables of the plan; the generation under which what changes meanwhile is kept.
+async fn compare(
+    ends: &Ends,
+    plan: &Plan,
+    options: &Options,
+    progress: Progress<'_>,
+    shutdown: &CancellationToken,
+) -> Result<(Report, Option<i64>)> {
     let started = Instant::now();
     let generation = generation(ends, options, shutdown).await?;
     let total = plan.len();
@@ -200,11 +260,7 @@ pub async fn run(
     let mut tables = done.into_inner().expect("no holder panics");
     tables.sort_by(|a, b| a.source.cmp(&b.source));
     let behind = behind.into_inner().expect("no holder panics");
-    let report = Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind };
-    if report.clean() || report.behind.is_none() {
-        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms, generation).await?;
-    }
-    Ok(report)
+    Ok((Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind }, generation))
 }
 
 /// Under which the target keeps the keys of what changes from here on, so that this comparison, if it ends clean, need

@@ -4,9 +4,9 @@
 //! that are written down for the cutover ([`crate::target::postgres::late`]).
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::pipeline::dump::{DumpEntry, Token, tokens};
 use crate::postgres::Client;
 use crate::schema::TableName;
-use crate::schema::dump::{DumpEntry, Token, tokens};
 use crate::target::postgres::late::{Late, LateKind, role_may_switch_off};
 
 /// Parts the entries.

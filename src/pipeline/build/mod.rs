@@ -1,6 +1,6 @@
 //! The target's schema, around the load: tables before it, keys and indexes after it, constraints once it is consistent.
 //!
-//! In: the source's schema ([`crate::schema::dump`]) and the plan. Out: a target that has what the source has, of the
+//! In: the source's schema ([`crate::pipeline::dump`]) and the plan. Out: a target that has what the source has, of the
 //! tables that are migrated, in three steps which `run` takes at the right moments:
 //!
 //! | step | makes | if it is interrupted |
@@ -31,8 +31,8 @@ use self::workers::{Statement, side_by_side};
 use super::progress::Progress;
 use crate::config::Config;
 use crate::error::{Context, Error, Kind, Result};
+use crate::pipeline::dump::{Carried, DumpEntry, PgDump};
 use crate::postgres::{Client, ConnInfo, connect};
-use crate::schema::dump::{Carried, DumpEntry, PgDump};
 use crate::schema::{Ident, TableName, ddl};
 use crate::target::postgres::State;
 use crate::target::postgres::late::{Late, count};

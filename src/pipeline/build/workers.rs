@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::errors::{already_there, explain};
 use super::{interrupted, prepare_session};
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::dump::DumpEntry;
 use crate::pipeline::progress::Progress;
 use crate::postgres::{Client, ConnInfo, connect};
-use crate::schema::dump::DumpEntry;
 
 /// How often a dead-lock victim is tried again: two builders met on a table and its parent.
 const DEADLOCK_TRIES: u32 = 5;

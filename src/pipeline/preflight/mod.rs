@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::dump::PgDump;
 use crate::postgres::{ConnInfo, connect};
-use crate::schema::dump::PgDump;
 use crate::transform::Plan;
 
 /// How bad it is.

@@ -16,7 +16,6 @@
 //! [`super::replay`], in the same transaction. Trouble that is not about a row ends the applier: it is opened again and
 //! reads the checkpoint, under a lock that waits for an unknown COMMIT of the predecessor (TRAPS 2).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,13 +30,14 @@ use super::sql::Shape;
 use super::state::{durable, fenced};
 use super::tables::{Entry, Tables};
 use super::tracking::{self, Tracker};
+use super::trouble::{Stopped, Trouble, count, is_about_a_row};
 use super::{cutover, session};
-use crate::change::{ChangeEvent, Durable, Op, Position, RowChange, Truncate};
+use crate::change::{Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::{Client, ConnInfo, sqlstate_kind};
-use crate::schema::{ShapeChange, TableName};
-use crate::target::plan::{Image, NetEffect, Unfoldable, Work, plan};
+use crate::postgres::{Client, ConnInfo};
+use crate::schema::ShapeChange;
+use crate::target::plan::{Image, NetEffect, Work, plan};
 use crate::target::state::Lease;
 use crate::target::{Applied, Applier, Batch, BatchEnd};
 
@@ -70,48 +70,6 @@ pub(super) struct OpenTransaction {
     divergences: u64,
     notes: cutover::Notes,
     pub(super) replay: super::replay::Carried,
-}
-
-/// Why a batch could not be applied as sets.
-pub(super) enum Trouble {
-    /// A statement failed or counted wrong.
-    Failure(Failure),
-    /// Something else.
-    Error(Error),
-    /// It contradicts itself.
-    Unfoldable,
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Trouble::Failure(failure)
-    }
-}
-
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Trouble::Failure(Failure::Sql(error))
-    }
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Trouble::Error(error)
-    }
-}
-
-impl From<Unfoldable> for Trouble {
-    fn from(_: Unfoldable) -> Self {
-        Trouble::Unfoldable
-    }
-}
-
-/// Whether an error is about a row, so that a replay can name it. Everything else (connection, disk, time-outs,
-/// read-only, privileges) would fail for every row alike.
-pub(super) fn is_about_a_row(error: &tokio_postgres::Error) -> bool {
-    // 22 data, 23 constraints, 44 view checks, 54 limits (an index row that is too large), P0 raised by a trigger.
-    error.code().is_some_and(|code| matches!(&code.code()[..2], "22" | "23" | "44" | "54" | "P0"))
-        && error.code().is_some_and(|code| sqlstate_kind(code) != Kind::Transient)
 }
 
 impl PgApplier {
@@ -462,12 +420,6 @@ impl PgApplier {
     }
 }
 
-/// Why a single change could not be sent.
-pub(super) enum Stopped {
-    Failure(Failure),
-    Error(Error),
-}
-
 impl Applier for PgApplier {
     fn checkpoint(&self) -> Durable<Position> {
         self.checkpoint.clone()
@@ -519,37 +471,4 @@ impl Applier for PgApplier {
 
 fn form_of(rows: &[Image<'_>]) -> Form {
     rows.iter().find_map(|row| Form::of(row)).unwrap_or(Form::Binary)
-}
-
-/// Counts a batch's changes by table and operation, and its transactions; returns the number of changes.
-fn count(events: &[ChangeEvent], applied: &mut Applied) -> u64 {
-    // Runs of changes share one table: a name is only cloned when it changes.
-    let mut changes = 0;
-    let mut run: Option<(&TableName, Op, u64)> = None;
-    let flush = |run: &mut Option<(&TableName, Op, u64)>, rows: &mut HashMap<(TableName, Op), u64>| {
-        if let Some((name, op, count)) = run.take() {
-            *rows.entry((name.clone(), op)).or_default() += count;
-        }
-    };
-    for event in events {
-        match event {
-            ChangeEvent::Row(change) => {
-                changes += 1;
-                match &mut run {
-                    Some((name, op, count)) if std::ptr::eq(*name, &change.table.name) && *op == change.op => {
-                        *count += 1;
-                    }
-                    _ => {
-                        flush(&mut run, &mut applied.rows);
-                        run = Some((&change.table.name, change.op, 1));
-                    }
-                }
-            }
-            ChangeEvent::Truncate(_) => changes += 1,
-            ChangeEvent::Commit(_) => applied.transactions += 1,
-            ChangeEvent::Begin(_) | ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
-        }
-    }
-    flush(&mut run, &mut applied.rows);
-    changes
 }

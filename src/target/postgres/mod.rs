@@ -6,6 +6,7 @@
 //! | `load` | the parts of a snapshot, by COPY |
 //! | `apply` | batches as sets of rows, in one transaction with the checkpoint |
 //! | `replay` | the same row by row, when a set does not go through |
+//! | `repair` | rows of the source, written for `verify --repair` |
 //! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
 //! | `alter` | a table's new shape, in the batch's transaction |
@@ -14,7 +15,7 @@
 //! | `late` | foreign keys and triggers that may not exist while changes are applied |
 //!
 //! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
-//! checkpoint (`apply`) or the table's row of the state (`load`).
+//! checkpoint (`apply`, `repair`) or the table's row of the state (`load`).
 
 mod alter;
 mod apply;
@@ -24,6 +25,7 @@ mod encode;
 pub mod late;
 mod load;
 mod pipeline;
+mod repair;
 mod replay;
 mod session;
 mod single;
@@ -31,10 +33,12 @@ mod sql;
 mod state;
 mod tables;
 mod tracking;
+mod trouble;
 
 use std::sync::Arc;
 
 pub use apply::PgApplier;
+pub use repair::{Reader, Ready, Repairer, RowVersion, Rows, Writes};
 pub use state::{Changed, ChangedKeys, LeaseOutcome, State, Tracked, fenced};
 
 use crate::change::{ChunkMap, Position};

@@ -11,9 +11,10 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::apply::{PgApplier, Stopped, is_about_a_row};
+use super::apply::PgApplier;
 use super::encode::{Form, Raw};
 use super::pipeline::{Failure, Pipeline};
+use super::trouble::{Stopped, is_about_a_row};
 use crate::change::{ChangeEvent, Position, Row, RowChange};
 use crate::config::OnError;
 use crate::error::{Context, Error, Kind, Result};
@@ -267,7 +268,7 @@ impl PgApplier {
         if self.on_error == OnError::Stop {
             return Err(match kind {
                 Kind::Divergence => Error::new(kind, format!("{op} of {table} ({key}) at {at}: {why}"))
-                    .fix("compare both ends with cutwater verify; or set [apply] on_error = \"dead-letter\" to set such rows aside"),
+                    .fix("cutwater verify --repair writes the source's version of what differs; or set [apply] on_error = \"dead-letter\" to set such rows aside"),
                 _ => Error::new(kind, format!("{op} of {table} ({key}) at {at} is refused by the target: {why}"))
                     .fix(missing_label(&why).unwrap_or_else(||"correct the row at the source or the constraint at the target; or set [apply] on_error = \"dead-letter\" to set such rows aside".into())),
             });

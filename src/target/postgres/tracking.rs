@@ -14,11 +14,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_postgres::Statement;
 
-use super::apply::{PgApplier, Trouble};
+use super::apply::PgApplier;
 use super::encode::{Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::sql::Shape;
 use super::tables::Entry;
+use super::trouble::Trouble;
 use crate::change::{ChangeEvent, Datum, Row};
 use crate::error::{Context, Error, Result};
 use crate::postgres::Client;

@@ -7,8 +7,16 @@ use rand::rngs::StdRng;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
+use super::Workload;
 use super::record::{Effects, Kept, Record, Row};
-use super::{Workload, writer::Identity};
+
+/// Which of the connections one is, counted from 1, and how many there are: it owns the ids that are equal to its number
+/// modulo that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    pub number: i32,
+    pub of: i32,
+}
 
 const JOURNAL: &str = "INSERT INTO public.journal (writer, sequence) VALUES ($1, $2)";
 const TRANSFER: &str =

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workload;
 use super::record::{Effects, Record};
-use super::transaction::{Choices, Session};
+use super::transaction::{Choices, Identity, Session};
 use crate::error::{Context, Error, Kind, Result};
 
 /// How long a refused write waits before it tries again.
@@ -63,14 +63,6 @@ pub struct Figures {
     pub longest_gap: Duration,
     /// From the last acknowledged write at the old database to the first at the new one.
     pub downtime: Option<Duration>,
-}
-
-/// Which of the connections one is, counted from 1, and how many there are: it owns the ids that are equal to its number
-/// modulo that.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Identity {
-    pub number: i32,
-    pub of: i32,
 }
 
 #[derive(Default)]

@@ -38,6 +38,12 @@ impl State {
         }
     }
 
+    /// Whether the schema `cutwater` is there.
+    pub async fn has_layout(&self) -> Result<bool> {
+        let rows = self.query("looking for the state", "SELECT 1 FROM cutwater.migration LIMIT 1", &[]).await?;
+        Ok(!rows.is_empty())
+    }
+
     /// Makes a state of an older format, whose tables [`State::install`] has brought to this one, say so. `rules` is what
     /// the config makes of each table: the caller has made sure that it is the config of before.
     pub async fn upgrade(&self, lease: &Lease, fingerprint: &str, rules: &[(String, String, String)]) -> Result<()> {

@@ -10,6 +10,7 @@
 mod chunks;
 mod control;
 mod format;
+mod letters;
 mod shapes;
 mod tracking;
 

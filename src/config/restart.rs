@@ -1,0 +1,39 @@
+//! What may change between two runs of one migration: three written lists, by key. A test holds them against the config's
+//! keys (every key stands in exactly one) and against the code (what is recorded changes with the keys of the last two
+//! lists and with no other), and `docs/config.md` is made from them.
+
+/// Taken up by the next run: nothing about the rows depends on them.
+pub const MAY_CHANGE: &[&str] = &[
+    "source.max_retained",
+    "source.on_limit",
+    "target.existing",
+    "snapshot.workers",
+    "snapshot.chunk_rows",
+    "snapshot.resume_rows",
+    "snapshot.max_rows_per_second",
+    "apply.batch_rows",
+    "apply.batch_bytes",
+    "apply.linger",
+    "apply.on_error",
+    "apply.ddl",
+    "cutover.switch_command",
+    "cutover.sequence_margin",
+    "cutover.max_verify_age",
+    "telemetry.listen",
+    "telemetry.log",
+];
+
+/// They decide which rows stand at the target and in which shape: `run` says which tables are concerned and which
+/// `cutwater tables` command brings them along (`add`, `remove`; for a rule `resync`).
+pub const NEEDS_TABLES: &[&str] = &[
+    "source.tables",
+    "transform[].match",
+    "transform[].rename.schema",
+    "transform[].rename.table",
+    "transform[].rename.columns",
+    "transform[].columns",
+];
+
+/// Another migration: refused. Of the URLs only hosts, ports and database count; user, password, TLS and the other
+/// parameters may change.
+pub const REFUSED: &[&str] = &["migration.name", "source.url", "target.url"];
