@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::behind;
 use crate::target::postgres::State;
 use crate::target::state::{Control, CutoverStep, Order, Phase};
-use crate::pipeline::behind;
 
 /// A run reads the control row once a second; one whose target is slow, or which is being started, takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
