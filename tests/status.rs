@@ -161,6 +161,10 @@ async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
     };
     source.execute("INSERT INTO public.item VALUES (1001, 'after')").await;
     wait_for("the error to be counted", MINUTE, async || errors(&Scrape::of(listen).await)).await;
+    wait_for("the phase to be told", MINUTE, async || {
+        Scrape::of(listen).await.value("cutwater_phase", &[("phase", "streaming")]) == Some(1.0)
+    })
+    .await;
     let scrape = Scrape::of(listen).await;
     assert_eq!((rows(&scrape, "copy"), rows(&scrape, "insert") >= 1.0, rows(&scrape, "update")), (50.0, true, 3.0));
     for (name, kind) in [

@@ -181,6 +181,7 @@ impl Vitals {
         tracing::info!(%phase, "phase");
         progress.set_phase(phase);
         self.inner().phase = Some(phase);
+        telemetry::record_phase(&self.migration, phase);
         Ok(())
     }
 

@@ -71,9 +71,18 @@ async fn say(view: &View, copying: bool, config: &Config) {
     }
 }
 
+/// `  1.9 M rows/s, 28 m left`; nothing while nothing moves.
+fn pace(rate: f64, missing: u64) -> String {
+    if rate < 1.0 {
+        return String::new();
+    }
+    format!("  {} rows/s, {} left", human::about(rate), human::seconds(missing as f64 / rate))
+}
+
 struct Bars {
     whole: ProgressBar,
-    tables: HashMap<String, ProgressBar>,
+    /// With the rows each had when its bar appeared: the rate is since then.
+    tables: HashMap<String, (ProgressBar, u64)>,
     indexes: ProgressBar,
 }
 
@@ -106,7 +115,7 @@ impl Bars {
         for table in &view.tables {
             let name = table.name.to_string();
             if table.stage != TableStage::Copying {
-                if let Some(done) = self.tables.remove(&name) {
+                if let Some((done, _)) = self.tables.remove(&name) {
                     done.finish_and_clear();
                     screen.remove(&done);
                 }
@@ -115,12 +124,13 @@ impl Bars {
             if !self.tables.contains_key(&name) && self.tables.len() >= TABLES {
                 continue;
             }
-            let drawn = self
+            let (drawn, before) = self
                 .tables
                 .entry(name.clone())
-                .or_insert_with(|| screen.add(bar("         {bar:30} {percent:>3} %  {msg}")));
+                .or_insert_with(|| (screen.add(bar("         {bar:30} {percent:>3} %  {msg}")), table.rows));
             drawn.set_position((table.fraction() * 1000.0) as u64);
-            drawn.set_message(name);
+            let rate = table.rows.saturating_sub(*before) as f64 / drawn.elapsed().as_secs_f64().max(0.1);
+            drawn.set_message(format!("{name}{}", pace(rate, table.rows_estimate.saturating_sub(table.rows))));
         }
         if view.indexes_total > 0 {
             if self.indexes.is_hidden() {
@@ -134,7 +144,7 @@ impl Bars {
     }
 
     fn clear(&mut self) {
-        for drawn in self.tables.drain().map(|(_, bar)| bar).chain([self.whole.clone(), self.indexes.clone()]) {
+        for drawn in self.tables.drain().map(|(_, (bar, _))| bar).chain([self.whole.clone(), self.indexes.clone()]) {
             drawn.finish_and_clear();
         }
         clear();
