@@ -156,7 +156,8 @@ async fn a_copy_stopped_between_two_parts_goes_on_exactly() {
              INSERT INTO big SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 20000) i; ANALYZE",
         )
         .await;
-    let config = SnapshotConfig { workers: 2, chunk_rows: 1_000, max_rows_per_second: Some(4_000), ..SnapshotConfig::default() };
+    let config =
+        SnapshotConfig { workers: 2, chunk_rows: 1_000, max_rows_per_second: Some(4_000), ..SnapshotConfig::default() };
     let mut migration = Migration::new(&source, &target, "stopped", config).await;
     let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
     let first_position = snapshot.position().clone();
@@ -207,7 +208,8 @@ async fn the_throttle_holds_over_all_workers() {
              INSERT INTO b SELECT * FROM a; ANALYZE",
         )
         .await;
-    let config = SnapshotConfig { workers: 4, chunk_rows: 1_000, max_rows_per_second: Some(3_000), ..SnapshotConfig::default() };
+    let config =
+        SnapshotConfig { workers: 4, chunk_rows: 1_000, max_rows_per_second: Some(3_000), ..SnapshotConfig::default() };
     let migration = Migration::new(&source, &target, "throttle", config).await;
     let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
     let begun = Instant::now();
