@@ -238,3 +238,62 @@ async fn a_table_that_changed_since_the_plan_is_named() {
     assert!(error.message().contains("copying public.t"), "{error}");
     migration.source.teardown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_copied_in_one_piece_is_frozen_and_one_in_parts_is_not() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE whole (id int PRIMARY KEY, v text); INSERT INTO whole SELECT i, 'v' FROM generate_series(1, 600) i;
+             CREATE TABLE parts (id int PRIMARY KEY, v text); INSERT INTO parts SELECT i, 'v' FROM generate_series(1, 5000) i;
+             CREATE TABLE divided (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+             CREATE TABLE divided_1 PARTITION OF divided DEFAULT; INSERT INTO divided SELECT i, 'v' FROM generate_series(1, 600) i;
+             ANALYZE",
+        )
+        .await;
+    let migration = Migration::new(&source, &target, "freeze", small_parts()).await;
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    migration.copy(&snapshot, &CancellationToken::new()).await.unwrap();
+    target.execute("CREATE EXTENSION pageinspect").await;
+    // HEAP_XMIN_FROZEN is both HEAP_XMIN_COMMITTED and HEAP_XMIN_INVALID (src/include/access/htup_details.h).
+    let frozen = async |table: &str| -> bool {
+        target
+            .value(&format!("SELECT bool_and(t_infomask & 768 = 768) FROM heap_page_items(get_raw_page('{table}', 0))"))
+            .await
+    };
+    assert!(frozen("whole").await, "what nobody can see before its transaction's end need not be written again");
+    assert!(!frozen("parts").await && !frozen("divided_1").await, "FREEZE is for the transaction that emptied the table");
+    assert_equal(&source.url(), &target.url(), &["public.whole", "public.parts", "public.divided"]).await;
+    migration.source.teardown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_copied_is_free_while_others_are_still_copied() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE a_small (id int PRIMARY KEY); INSERT INTO a_small VALUES (1);
+             CREATE TABLE b_large (id int PRIMARY KEY, pad text);
+             INSERT INTO b_large SELECT i, repeat(md5(i::text), 100) FROM generate_series(1, 4000) i; ANALYZE",
+        )
+        .await;
+    let config = SnapshotConfig { workers: 1, chunk_rows: 100_000, max_rows_per_second: Some(400) };
+    let migration = Arc::new(Migration::new(&source, &target, "free", config).await);
+    let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
+    let copying = tokio::spawn({
+        let (migration, snapshot) = (Arc::clone(&migration), Arc::clone(&snapshot));
+        async move { migration.copy(&snapshot, &CancellationToken::new()).await }
+    });
+    // Whichever comes first: one is done, the other under way.
+    let busy = "SELECT count(*) FROM pg_stat_progress_copy";
+    support::wait_for("the large copy", Duration::from_secs(60), async || source.value::<i64>(busy).await == 1).await;
+    support::wait_for("the small table's end", Duration::from_secs(60), async || {
+        migration.states().await.iter().any(|table| table.stage == TableStage::Copied)
+    })
+    .await;
+    // Below the second that the copies themselves would be granted, and far below what the large one takes.
+    source.execute("SET lock_timeout = '900ms'; ALTER TABLE a_small ADD COLUMN v text").await;
+    assert!(!copying.is_finished(), "the copy was over before the claim was tried");
+    copying.await.unwrap().unwrap();
+    migration.source.teardown().await.unwrap();
+}

@@ -14,7 +14,14 @@ pub struct Budget {
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
-pub struct Share(#[allow(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+pub struct Share(OwnedSemaphorePermit);
+
+impl Share {
+    /// How much of the budget it is.
+    pub fn bytes(&self) -> usize {
+        self.0.num_permits() * UNIT
+    }
+}
 
 /// The budget counts in KiB, so that a semaphore's 32-bit permits cover terabytes.
 const UNIT: usize = 1024;

@@ -21,6 +21,8 @@ pub struct Batcher {
     rows: usize,
     bytes: usize,
     shares: Vec<Share>,
+    /// Bytes of the budget in `shares`: more than `bytes` where rows were left out, or chunks are larger than batches.
+    held: usize,
     /// Just after the last commit in `events`.
     complete: Option<Complete>,
     /// The last batch ended inside a transaction.
@@ -48,6 +50,7 @@ impl Batcher {
             rows: 0,
             bytes: 0,
             shares: Vec::new(),
+            held: 0,
             complete: None,
             open: false,
         }
@@ -89,16 +92,24 @@ impl Batcher {
     }
 
     /// Adds the share of the chunk whose events were pushed. Given back with the batch that takes the chunk's last event.
+    ///
+    /// Where no row of it is waiting (all were left out), it is given back at once: a large transaction of tables that are
+    /// not for the target would else use up the budget before its end, for which the reader would wait for ever.
     pub fn hold(&mut self, share: Share) {
+        if self.rows == 0 {
+            return;
+        }
+        self.held += share.bytes();
         self.shares.push(share);
         if let Some(complete) = self.complete.as_mut().filter(|complete| complete.events == self.events.len()) {
             complete.shares = self.shares.len();
         }
     }
 
-    /// Whether a batch must be taken before more is pushed.
+    /// Whether a batch must be taken before more is pushed. Also when it holds a batch's part of the budget for fewer rows
+    /// than that: the reader would wait for what is never given back.
     pub fn is_full(&self) -> bool {
-        self.rows >= self.max_rows || self.bytes >= self.max_bytes
+        self.rows >= self.max_rows || self.bytes >= self.max_bytes || self.held >= self.max_bytes
     }
 
     /// Whether a whole transaction is waiting to be applied.
@@ -123,6 +134,7 @@ impl Batcher {
             let events = std::mem::replace(&mut self.events, rest);
             let shares_left = self.shares.split_off(complete.shares);
             let shares = std::mem::replace(&mut self.shares, shares_left);
+            self.held = self.shares.iter().map(Share::bytes).sum();
             self.rows -= complete.rows;
             self.bytes -= complete.bytes;
             self.open = false;
@@ -134,6 +146,7 @@ impl Batcher {
         }
         self.rows = 0;
         self.bytes = 0;
+        self.held = 0;
         self.open = true;
         let events = std::mem::take(&mut self.events);
         let batch = Batch { events, end: BatchEnd::Open, tolerate_missing: false };
@@ -215,5 +228,34 @@ mod tests {
         batcher.hold(budget.take(1024).await);
         let (batch, shares) = batcher.take().expect("whole transactions");
         assert_eq!((end(&batch), shares.len()), (Some(201), 1), "the second chunk has an event left");
+    }
+
+    #[tokio::test]
+    async fn a_large_transaction_of_which_nothing_is_for_the_target_keeps_nothing_of_the_budget() {
+        let budget = crate::change::Budget::new(4096);
+        let mut batcher = Batcher::new(100, 1024);
+        batcher.push(ChangeEvent::Begin(Begin { xid: 1, commit_start: Lsn(1).into(), commit_time: Timestamp::UNIX_EPOCH }));
+        for _ in 0..10 {
+            batcher.hold(budget.take(1024).await);
+        }
+        assert!(!batcher.is_full());
+    }
+
+    #[tokio::test]
+    async fn rows_that_hold_more_of_the_budget_than_they_are_make_a_batch() {
+        let budget = crate::change::Budget::new(4096);
+        let mut batcher = Batcher::new(100, 2048);
+        // The end of one transaction and the beginning of another in a chunk that takes all there is.
+        transaction(&mut batcher, 100, 1);
+        batcher.push(row());
+        batcher.hold(budget.take(usize::MAX).await);
+        assert!(batcher.is_full());
+        let (batch, shares) = batcher.take().expect("a whole transaction");
+        assert_eq!((end(&batch), shares.len()), (Some(101), 0));
+        assert!(batcher.is_full(), "nobody could read on");
+        let (batch, shares) = batcher.take().expect("a part of the second");
+        assert_eq!((end(&batch), shares.len()), (None, 1));
+        drop(shares);
+        budget.take(4096).await;
     }
 }
