@@ -800,3 +800,28 @@ async fn a_verify_that_asks_for_keys_waits_for_the_batch_under_way() {
     f.apply(&mut applier, vec![update(&t, user("2", "b", None))]).await.unwrap();
     assert_eq!(f.kept(1).await, ["\"public\".\"users\" {2}"]);
 }
+
+#[tokio::test]
+async fn the_tables_of_a_migration_are_recorded_all_or_none() {
+    let f = Fixture::new(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN IF NEW.source_table = 'b' THEN RAISE 'killed here'; END IF; RETURN NEW; END $$",
+    )
+    .await;
+    let tables = ["a", "b", "c"].map(|name| NewTable {
+        source: TableName::new("public", name),
+        target: TableName::new("public", name),
+        rows: 1,
+        bytes: 2,
+        rule: "as it is".into(),
+    });
+    f.database
+        .execute("CREATE TRIGGER refuse BEFORE INSERT ON cutwater.table_state FOR EACH ROW EXECUTE FUNCTION refuse()")
+        .await;
+    f.target.state().add_tables(&f.lease, &tables).await.unwrap_err();
+    assert!(f.target.state().tables().await.unwrap().is_empty(), "a successor would take a part for the whole");
+    f.database.execute("DROP TRIGGER refuse ON cutwater.table_state").await;
+    f.target.state().add_tables(&f.lease, &tables).await.unwrap();
+    f.target.state().add_tables(&f.lease, &tables).await.unwrap();
+    assert_eq!(f.target.state().tables().await.unwrap().len(), 3);
+}

@@ -267,21 +267,30 @@ impl State {
             .collect()
     }
 
-    /// Adds the tables that are not there yet, as waiting.
+    /// Adds the tables that are not there yet, as waiting. All or none: a run that is killed in between would leave a
+    /// migration of fewer tables than were asked for, and its successor would take it for the whole.
     pub async fn add_tables(&self, lease: &Lease, tables: &[NewTable]) -> Result<()> {
-        let client = self.client().await?;
-        for NewTable { source, target, rows, bytes, rule } in tables {
-            client
-                .execute(
-                    "INSERT INTO cutwater.table_state (migration, source_schema, source_table, target_schema, target_table,
-                            epoch, rows_estimate, bytes_estimate, rule)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
-                    &[&self.migration, &source.schema, &source.table, &target.schema, &target.table, &lease.epoch, rows, bytes, rule],
-                )
-                .await
-                .context("recording the migration's tables")?;
+        fn column<'a, T>(tables: &'a [NewTable], of: impl Fn(&'a NewTable) -> T) -> Vec<T> {
+            tables.iter().map(of).collect()
         }
-        Ok(())
+        let sql = "INSERT INTO cutwater.table_state (migration, source_schema, source_table, target_schema, target_table,
+                          epoch, rows_estimate, bytes_estimate, rule)
+                   SELECT $1, w.from_schema, w.from_table, w.to_schema, w.to_table, $6, w.estimate, w.size, w.rule
+                     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $7::bigint[], $8::bigint[], $9::text[])
+                          AS w (from_schema, from_table, to_schema, to_table, estimate, size, rule)
+                   ON CONFLICT DO NOTHING";
+        let params: Params<'_> = &[
+            &self.migration,
+            &column(tables, |table| table.source.schema.as_str()),
+            &column(tables, |table| table.source.table.as_str()),
+            &column(tables, |table| table.target.schema.as_str()),
+            &column(tables, |table| table.target.table.as_str()),
+            &lease.epoch,
+            &column(tables, |table| table.rows),
+            &column(tables, |table| table.bytes),
+            &column(tables, |table| table.rule.as_str()),
+        ];
+        self.execute("recording the migration's tables", sql, params).await.map(drop)
     }
 
     /// The other migration of this target, and the table, if one of these target tables is already another's.
