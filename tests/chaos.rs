@@ -8,7 +8,10 @@
 
 mod support;
 
-use support::harness::{self, Postgres, chaos};
+use std::process::Command;
+
+use support::harness::{self, Engine, Postgres, Stage, arrived, chaos};
+use support::{ServerOptions, wait_for};
 
 /// One figure for `make test`, one for `make chaos`.
 fn scaled(test: usize, full: usize) -> usize {
@@ -74,4 +77,102 @@ async fn a_commit_that_arrives_after_its_successor_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_lost_its_last_commits_is_refused() {
     harness::a_target_that_has_forgotten::<Postgres, Postgres>().await;
+}
+
+/// What only Postgres has to be asked.
+mod postgres {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_target_that_commits_asynchronously_loses_nothing_that_was_confirmed() {
+        // Its own sessions would lose the last ten seconds in a crash; ours wait for the flush.
+        let options = ServerOptions::new().setting("synchronous_commit", "off").setting("wal_writer_delay", "10s");
+        let (source, target) = tokio::join!(Postgres::start(), Postgres::with(options));
+        harness::these_crash_in_the_stream(source, target, scaled(1, 5)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_statement_timeout_of_the_role_does_not_reach_our_sessions() {
+        let (source, target) = tokio::join!(Postgres::start(), Postgres::start());
+        for server in [&source, &target] {
+            let limits =
+                "ALTER ROLE postgres SET statement_timeout = '60ms'; ALTER ROLE postgres SET lock_timeout = '60ms'";
+            server.0.execute("postgres", limits).await.unwrap();
+        }
+        let url = source.url();
+        let client = Postgres::connect(&url).await.unwrap();
+        client.batch_execute("SET statement_timeout = 0").await.unwrap();
+        let rows = "CREATE TABLE item (id int PRIMARY KEY, v text);
+                    INSERT INTO item SELECT i, 'v' FROM generate_series(1, 200000) i";
+        client.batch_execute(rows).await.unwrap();
+        let cutwater = support::Cutwater::new(&url, &target.url());
+        cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
+        client.batch_execute("UPDATE item SET v = 'w'; DELETE FROM item WHERE id % 3 = 0").await.unwrap();
+        cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
+        cutwater.run(&["verify"], PATIENCE).await.assert_code(0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_at_the_target_is_waited_out_and_nothing_is_lost() {
+        let (source, target) = tokio::join!(Postgres::start(), Postgres::start());
+        let Some(disk) = Disk::of("24m", &target) else {
+            eprintln!("NOT RUN: a disk that can run full (a tmpfs of limited size) may be mounted by root alone");
+            return;
+        };
+        let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", disk.folder.path().display());
+        let client = target.0.connect("template1").await.unwrap();
+        client.batch_execute(&tablespace).await.unwrap();
+        client.batch_execute("ALTER DATABASE postgres SET TABLESPACE small").await.unwrap();
+        drop(client);
+        let stage = Stage::between(source, target, 2_000, 50.0, 1, "").await;
+        let mut run = stage.run_to("streaming").await;
+        arrived(&stage, &mut run).await;
+        // 64 kB in each of 600 rows.
+        let much = "UPDATE public.orders SET attributes = jsonb_build_object('much',
+                      (SELECT string_agg(md5(g::text || id), '') FROM generate_series(1, 2000) g))";
+        stage.source.0.execute("postgres", much).await.unwrap();
+        wait_for("the disk to be full", PATIENCE, async || {
+            assert!(run.is_running(), "it ended by itself: {}", run.stderr());
+            run.stderr().contains("No space left on device")
+        })
+        .await;
+        let status = stage.status().await;
+        assert!(status["last_error"].to_string().contains("No space left"), "{status}");
+        disk.grow("400m");
+        arrived(&stage, &mut run).await;
+        eprintln!("after a full disk: {:?}", stage.prove(run).await);
+    }
+
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
+
+    /// A file system of its own; unmounted when dropped.
+    struct Disk {
+        folder: tempfile::TempDir,
+    }
+
+    impl Disk {
+        /// `None` where mounting is not permitted.
+        fn of(size: &str, server: &Postgres) -> Option<Disk> {
+            use std::os::unix::fs::MetadataExt;
+            let folder = tempfile::tempdir().unwrap();
+            let owner = std::fs::metadata(server.0.data_directory()).unwrap();
+            let options = format!("size={size},uid={},gid={},mode=700", owner.uid(), owner.gid());
+            let mounted =
+                Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
+            mounted.is_ok_and(|output| output.status.success()).then_some(Disk { folder })
+        }
+
+        fn grow(&self, size: &str) {
+            let options = format!("remount,size={size}");
+            let output = Command::new("mount").args(["-o", &options]).arg(self.folder.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            // Lazily: the server may still be going down.
+            let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+        }
+    }
 }

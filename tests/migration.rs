@@ -189,37 +189,6 @@ async fn rules_rename_and_leave_out_in_snapshot_and_stream_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_killed_at_twenty_random_moments_loses_nothing_and_doubles_nothing() {
-    let mut rng = support::rng();
-    let (source, target) = pair().await;
-    source.execute(include_str!("fixtures/thirty_tables.sql")).await;
-    source
-        .execute("INSERT INTO shop.big SELECT i, i % 1000, md5(i::text), now(), i / 7.0 FROM generate_series(1, 400000) AS i; ANALYZE")
-        .await;
-    // Small parts and small batches: more places to be killed at.
-    let cutwater = Cutwater::new(&source.url(), &target.url())
-        .and("[snapshot]\nchunk_rows = 40000\nworkers = 2\n[apply]\nbatch_rows = 500");
-    let writers = Writers::start(&source, 2, 400_000).await;
-    for kill in 0..20 {
-        let mut run = cutwater.start(&["run"]);
-        // The first kills fall into the copy, which is over within seconds; later ones into the stream.
-        let most = if kill < 10 { 1500 } else { 4000 };
-        tokio::time::sleep(Duration::from_millis(rng.random_range(50..most))).await;
-        assert!(run.is_running(), "it ended by itself: {}", run.stderr());
-        run.kill9();
-    }
-    let run = cutwater.start(&["run"]);
-    wait_for_phase(&cutwater, "streaming", 3 * MINUTE).await;
-    writers.stop().await;
-    run.sigint();
-    run.wait(MINUTE).await.assert_code(0);
-    finish_and_compare(&cutwater, &source, &target).await;
-    let status = status(&cutwater).await;
-    assert_eq!(status["divergences"], 0, "{status}");
-    assert_eq!(status["dead_letters"], 0, "{status}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_at_the_target_never_sees_money_appear_or_vanish() {
     let (source, target) = pair().await;
     source

@@ -262,7 +262,10 @@ async fn a_table_copied_in_one_piece_is_frozen_and_one_in_parts_is_not() {
             .await
     };
     assert!(frozen("whole").await, "what nobody can see before its transaction's end need not be written again");
-    assert!(!frozen("parts").await && !frozen("divided_1").await, "FREEZE is for the transaction that emptied the table");
+    assert!(
+        !frozen("parts").await && !frozen("divided_1").await,
+        "FREEZE is for the transaction that emptied the table"
+    );
     assert_equal(&source.url(), &target.url(), &["public.whole", "public.parts", "public.divided"]).await;
     migration.source.teardown().await.unwrap();
 }

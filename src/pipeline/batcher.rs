@@ -234,7 +234,11 @@ mod tests {
     async fn a_large_transaction_of_which_nothing_is_for_the_target_keeps_nothing_of_the_budget() {
         let budget = crate::change::Budget::new(4096);
         let mut batcher = Batcher::new(100, 1024);
-        batcher.push(ChangeEvent::Begin(Begin { xid: 1, commit_start: Lsn(1).into(), commit_time: Timestamp::UNIX_EPOCH }));
+        batcher.push(ChangeEvent::Begin(Begin {
+            xid: 1,
+            commit_start: Lsn(1).into(),
+            commit_time: Timestamp::UNIX_EPOCH,
+        }));
         for _ in 0..10 {
             batcher.hold(budget.take(1024).await);
         }

@@ -44,8 +44,14 @@ pub async fn servers_crash_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>
 
 /// … and `each` times while the run streams.
 pub async fn servers_crash_in_the_stream<S: Engine, T: Engine<Writer = S::Writer>>(each: usize) {
+    let (source, target) = tokio::join!(S::start(), T::start());
+    these_crash_in_the_stream(source, target, each).await;
+}
+
+/// As [`servers_crash_in_the_stream`], with servers of one's own.
+pub async fn these_crash_in_the_stream<S: Engine, T: Engine<Writer = S::Writer>>(source: S, target: T, each: usize) {
     let (seed, mut rng) = super::seed("crashes in the stream");
-    let mut stage = Stage::<S, T>::set(5_000, 150.0, seed, "[apply]\nbatch_rows = 200").await;
+    let mut stage = Stage::between(source, target, 5_000, 150.0, seed, "[apply]\nbatch_rows = 200").await;
     let mut run = stage.run_to("streaming").await;
     let bank = stage.open_bank();
     for round in 0..2 * each {

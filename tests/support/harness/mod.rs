@@ -30,7 +30,7 @@ mod scale;
 mod stage;
 
 pub use bank::Bank;
-pub use crashes::{servers_crash_in_the_copy, servers_crash_in_the_stream};
+pub use crashes::{arrived, servers_crash_in_the_copy, servers_crash_in_the_stream, these_crash_in_the_stream};
 pub use engine::{Application, Engine, Session};
 pub use hostile::*;
 pub use kills::{Kills, the_engine_is_killed_everywhere};

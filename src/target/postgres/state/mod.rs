@@ -273,7 +273,8 @@ impl State {
         fn column<'a, T>(tables: &'a [NewTable], of: impl Fn(&'a NewTable) -> T) -> Vec<T> {
             tables.iter().map(of).collect()
         }
-        let sql = "INSERT INTO cutwater.table_state (migration, source_schema, source_table, target_schema, target_table,
+        let sql =
+            "INSERT INTO cutwater.table_state (migration, source_schema, source_table, target_schema, target_table,
                           epoch, rows_estimate, bytes_estimate, rule)
                    SELECT $1, w.from_schema, w.from_table, w.to_schema, w.to_table, $6, w.estimate, w.size, w.rule
                      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $7::bigint[], $8::bigint[], $9::text[])
