@@ -179,3 +179,283 @@ async fn foreign_keys_and_triggers_that_cannot_be_switched_off_are_made_at_the_c
     target.execute("INSERT INTO shop.customer VALUES (-1, NULL, 'x'); INSERT INTO shop.item (id, customer) VALUES (-1, -1); DELETE FROM shop.customer WHERE id = -1").await;
     assert_eq!(target.value::<i64>("SELECT count(*) FROM shop.item WHERE id = -1").await, 0);
 }
+
+/// The printed statements, run by an administrator of each end.
+async fn grant_all(cutwater: &Cutwater, source: &Database, target: &Database) -> serde_json::Value {
+    let grants = cutwater.run(&["check", "--grants", "--json"], LONG).await.assert_code(0).json();
+    for (end, list) in [(source, &grants["source"]), (target, &grants["target"])] {
+        for grant in list.as_array().unwrap() {
+            end.execute(grant["sql"].as_str().unwrap()).await;
+        }
+    }
+    grants
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_grants_are_all_that_a_migration_needs() {
+    let (source, target) = support::pair().await;
+    let role = roles(&source, &target).await;
+    let owner = format!("{role}_app");
+    // Everything belongs to the application; a table has policies; another is none of ours, and nobody's but the owner's.
+    source
+        .execute(&format!(
+            "CREATE ROLE {owner} LOGIN; REVOKE ALL ON SCHEMA public FROM public;
+             CREATE ROLE {role}_other; CREATE SCHEMA hidden AUTHORIZATION {role}_other;
+             CREATE TABLE hidden.secret (id int PRIMARY KEY); ALTER TABLE hidden.secret OWNER TO {role}_other;
+             GRANT CREATE ON DATABASE {} TO {owner}; SET ROLE {owner}; {LINKED}
+             CREATE TABLE shop.mine (id int PRIMARY KEY, who text, amount numeric);
+             INSERT INTO shop.mine SELECT i, 'x' || i % 3, i FROM generate_series(1, 300) i;
+             ALTER TABLE shop.mine ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.mine FORCE ROW LEVEL SECURITY;
+             CREATE POLICY own ON shop.mine USING (who = current_user); RESET ROLE",
+            source.name
+        ))
+        .await;
+    target.execute("REVOKE ALL ON SCHEMA public FROM public").await;
+    let cutwater = migration(&source, &target, &role, "tables = [\"shop.*\"]");
+    let before = cutwater.run(&["check"], LONG).await.assert_code(3);
+    for said in
+        ["may not read", "cannot open a replication connection", "cannot publish the tables", "cannot make a schema"]
+    {
+        assert!(before.stdout.contains(said), "{said}\n{}", before.stdout);
+    }
+    grant_all(&cutwater, &source, &target).await;
+    let after = cutwater.run(&["check", "-v"], LONG).await.assert_code(0);
+    assert!(after.stdout.contains("foreign keys and triggers can be switched off"), "{}", after.stdout);
+    assert!(after.stdout.contains("what is written can be marked with its origin"), "{}", after.stdout);
+
+    let source = Arc::new(source);
+    let stop = CancellationToken::new();
+    let writes = writer(&source, &stop);
+    let mut run = cutwater.start(&["run"]);
+    streaming(&cutwater, &mut run).await;
+    let origin =
+        "SELECT count(*) FROM pg_replication_origin_status WHERE external_id = 'cutwater_' || current_database()";
+    assert_eq!(target.value::<i64>(origin).await, 1, "what is applied carries its origin");
+    cutwater.run(&["verify"], LONG).await.assert_code(0);
+    cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
+    writes.await.unwrap();
+    run.wait(LONG).await.assert_code(0);
+    support::assert_equal(&source.url(), &target.url(), &TABLES).await;
+    support::assert_equal(&source.url(), &target.url(), &["shop.mine"]).await;
+    let security = "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = 'shop.mine'::regclass";
+    assert!(target.value::<bool>(security).await, "row-level security is on, and binds the owner");
+    cutwater.run(&["teardown", "--release-source"], LONG).await.assert_code(0);
+    assert_eq!(target.value::<i64>("SELECT count(*) FROM pg_replication_origin").await, 0, "the origin is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_would_hide_rows_is_a_failure_and_never_a_filter() {
+    let (source, target) = support::pair().await;
+    let role = roles(&source, &target).await;
+    source
+        .execute(&format!(
+            "CREATE TABLE mine (id int PRIMARY KEY, who text); INSERT INTO mine VALUES (1, 'a'), (2, '{role}');
+             ALTER TABLE mine ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON mine USING (who = current_user);
+             ALTER ROLE {role} REPLICATION; GRANT SELECT ON mine TO {role}"
+        ))
+        .await;
+    target.execute(&format!("ALTER ROLE {role} SUPERUSER")).await;
+    let cutwater = migration(&source, &target, &role, "");
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    assert!(
+        check
+            .stdout
+            .contains(&format!("row-level security hides rows of 1 table from role \"{role}\"\n      public.mine")),
+        "{}",
+        check.stdout
+    );
+    assert!(check.stdout.contains(&format!("ALTER ROLE \"{role}\" BYPASSRLS;")), "{}", check.stdout);
+    let run = cutwater.run(&["run"], LONG).await.assert_code(1);
+    assert!(run.stderr.contains("row-level security hides rows"), "{}", run.stderr);
+    // Should a policy come up later: the session itself refuses to be filtered.
+    let info = cutwater::postgres::ConnInfo::parse(&cutwater::config::Url::new(source.server.url(&role, &source.name)))
+        .unwrap();
+    let client = cutwater::postgres::connect(&info, "test").await.unwrap();
+    let error = cutwater::error::Error::from(client.query("SELECT * FROM public.mine", &[]).await.unwrap_err());
+    assert!(error.why().contains("row-level security policy for table \"mine\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_and_a_publication_of_the_administrator_are_used_and_left_alone() {
+    let (source, target) = support::pair().await;
+    let role = roles(&source, &target).await;
+    source.execute(LINKED).await;
+    let name = source.name.clone();
+    let more = format!("slot = \"dba_{name}\"\npublication = \"Dba's {name}\"");
+    let cutwater = migration(&source, &target, &role, &more);
+    // Nothing is there; then what is there is not what is needed.
+    source.execute(&format!("ALTER ROLE {role} REPLICATION; CREATE PUBLICATION \"Dba's {name}\" FOR TABLE shop.customer WITH (publish = 'insert')")).await;
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    for said in [
+        format!("there is no slot \"dba_{name}\""),
+        format!("SELECT pg_create_logical_replication_slot('dba_{name}', 'pgoutput');"),
+        "does not publish all four of insert, update, delete, truncate".to_owned(),
+        "publishes partitions under their own names".to_owned(),
+        format!("ALTER PUBLICATION \"Dba's {name}\" ADD TABLE cutwater.fence, shop.audit"),
+    ] {
+        assert!(check.stdout.contains(&said), "{said}\n{}", check.stdout);
+    }
+    source.execute(&format!("SELECT pg_create_logical_replication_slot('dba_{name}', 'test_decoding')")).await;
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    assert!(check.stdout.contains(&format!("slot \"dba_{name}\" is of plugin test_decoding")), "{}", check.stdout);
+    source.execute(&format!("SELECT pg_drop_replication_slot('dba_{name}')")).await;
+
+    // The slot is older than much of what is written: what it holds from before the copy is not applied again.
+    let grants = grant_all(&cutwater, &source, &target).await;
+    assert!(!grants["source"].to_string().contains("CREATE ON DATABASE"), "{grants}");
+    source
+        .execute(
+            "INSERT INTO shop.customer VALUES (20001, NULL, 'before the copy'); DELETE FROM shop.line WHERE id < 10",
+        )
+        .await;
+    cutwater.run(&["check"], LONG).await.assert_code(0);
+    let source = Arc::new(source);
+    let stop = CancellationToken::new();
+    let writes = writer(&source, &stop);
+    let mut run = cutwater.start(&["run"]);
+    streaming(&cutwater, &mut run).await;
+    // Taken up again after a crash.
+    run.kill9();
+    let mut run = cutwater.start(&["run"]);
+    streaming(&cutwater, &mut run).await;
+    cutwater.run(&["verify"], LONG).await.assert_code(0);
+    cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
+    writes.await.unwrap();
+    run.wait(LONG).await.assert_code(0);
+    support::assert_equal(&source.url(), &target.url(), &TABLES).await;
+    cutwater.run(&["teardown", "--release-source"], LONG).await.assert_code(0);
+    let left = format!(
+        "SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'dba_{name}')
+                             + (SELECT count(*) FROM pg_publication WHERE pubname = $$Dba's {name}$$)"
+    );
+    assert_eq!(source.value::<i64>(&left).await, 2, "both are still there");
+    source.execute(&format!("SELECT pg_drop_replication_slot('dba_{name}')")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_role_do_not_bind_our_sessions() {
+    let (source, target) = support::pair().await;
+    source
+        .execute(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 20000) i",
+        )
+        .await;
+    let role = roles(&source, &target).await;
+    for end in [&source, &target] {
+        end.execute(&format!(
+            "ALTER ROLE {role} SUPERUSER; ALTER ROLE {role} SET statement_timeout = '30ms';
+             ALTER ROLE {role} SET idle_in_transaction_session_timeout = '30ms'; ALTER ROLE {role} SET lock_timeout = '1ms';
+             ALTER ROLE {role} SET idle_session_timeout = '300ms'; ALTER ROLE {role} SET search_path = nowhere;
+             ALTER ROLE {role} SET default_transaction_read_only = on; ALTER ROLE {role} SET DateStyle = 'German';
+             ALTER ROLE {role} SET default_transaction_isolation = 'serializable'"
+        ))
+        .await;
+    }
+    let cutwater = migration(&source, &target, &role, "");
+    cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(0);
+    source.execute("UPDATE t SET v = 'w' WHERE id < 100").await;
+    cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(0);
+    support::assert_equal(&source.url(), &target.url(), &["public.t"]).await;
+    cutwater.run(&["verify"], LONG).await.assert_code(0);
+    // The application's own sessions would be read-only: the gate says so.
+    let cut = cutwater.run(&["cutover", "--dry-run"], LONG).await.assert_code(3);
+    assert!(cut.stdout.contains("the target's sessions are read-only by default"), "{}", cut.stdout);
+    cutwater.run(&["teardown"], LONG).await.assert_code(0);
+
+    // A database that is read-only is left so, and named.
+    target.execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on; ALTER ROLE {role} RESET default_transaction_read_only", target.name)).await;
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    assert!(check.stdout.contains("sessions are read-only (default_transaction_read_only)"), "{}", check.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_act_on_applied_changes_and_what_does_not_fit_is_named_with_its_statement() {
+    let (source, target) = support::pair().await;
+    let role = roles(&source, &target).await;
+    source
+        .execute(
+            "CREATE TABLE p (id int PRIMARY KEY, name varchar(40)); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE);
+             INSERT INTO p VALUES (1, 'a name of thirty characters ...'); INSERT INTO c VALUES (1, 1);
+             CREATE UNLOGGED TABLE cache (id int); CREATE ROLE somebody_else; ALTER DATABASE postgres SET work_mem = '8MB';
+             SELECT lo_create(0)",
+        )
+        .await;
+    target
+        .execute(&format!(
+            "GRANT CREATE ON DATABASE {} TO {role}; GRANT ALL ON SCHEMA public TO {role}; SET ROLE {role};
+             CREATE TABLE p (id int PRIMARY KEY, name varchar(20)); CREATE TABLE c (id int PRIMARY KEY, p int CONSTRAINT link REFERENCES p ON DELETE CASCADE);
+             RESET ROLE",
+            target.name
+        ))
+        .await;
+    source.execute(&format!("ALTER ROLE {role} SUPERUSER")).await;
+    let cutwater = migration(&source, &target, &role, "");
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    for said in [
+        "would act on the changes that are applied:\n      foreign key link of public.c",
+        "ALTER TABLE \"public\".\"c\" DROP CONSTRAINT \"link\";",
+        "public.p.name is character varying(20) there, character varying(40) at the source",
+        "1 large object",
+        "1 unlogged table (public.cache)",
+        "replication origin not permitted",
+    ] {
+        assert!(check.stdout.contains(said), "{said}\n{}", check.stdout);
+    }
+    target.execute("ALTER TABLE c DROP CONSTRAINT link").await;
+    // A column that is too narrow: named, nothing is cut.
+    let run = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
+    assert!(
+        run.stderr.contains("public.p") && run.stderr.contains("too long for type character varying(20)"),
+        "{}",
+        run.stderr
+    );
+    target.execute("ALTER TABLE p ALTER name TYPE varchar(40)").await;
+    cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(0);
+    // Made by somebody in the middle: refused before a change is applied under it.
+    target.execute("ALTER TABLE c ADD CONSTRAINT link FOREIGN KEY (p) REFERENCES p ON DELETE CASCADE").await;
+    let run = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
+    assert!(run.stderr.contains("foreign key link of public.c would act on what is applied"), "{}", run.stderr);
+    target.execute("ALTER TABLE c DROP CONSTRAINT link; DROP TABLE c").await;
+    cutwater.run(&["teardown"], LONG).await.assert_code(0);
+    target.execute(&format!("SET ROLE {role}; CREATE TABLE c (id int PRIMARY KEY); TRUNCATE p; RESET ROLE")).await;
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    assert!(check.stdout.contains("public.c has no column \"p\""), "{}", check.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_that_would_not_hold_keeps_the_cutover_shut() {
+    let (source, target) = support::pair().await;
+    let role = roles(&source, &target).await;
+    source
+        .execute(&format!(
+            "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int CONSTRAINT link REFERENCES p);
+             CREATE INDEX c_p ON c (p); INSERT INTO p VALUES (1); INSERT INTO c VALUES (1, 1);
+             SET session_replication_role = replica; INSERT INTO c VALUES (7, 42); RESET session_replication_role;
+             ALTER ROLE {role} SUPERUSER"
+        ))
+        .await;
+    target
+        .execute(&format!("GRANT CREATE ON DATABASE {} TO {role}; GRANT ALL ON SCHEMA public TO {role}", target.name))
+        .await;
+    let cutwater = migration(&source, &target, &role, "");
+    let mut run = cutwater.start(&["run"]);
+    streaming(&cutwater, &mut run).await;
+    cutwater.run(&["verify"], LONG).await.assert_code(0);
+    target.execute("DROP INDEX c_p").await;
+    let shut = cutwater.run(&["cutover", "--dry-run"], LONG).await.assert_code(3);
+    assert!(
+        shut.stdout.contains("late-constraints  foreign key link of public.c: 42 has no parent"),
+        "{}",
+        shut.stdout
+    );
+    assert!(shut.stdout.contains("the source has, the target has not: index c_p of public.c"), "{}", shut.stdout);
+    target.execute(&format!("SET ROLE {role}; CREATE INDEX elsewhere ON c (p); RESET ROLE")).await;
+    source.execute("DELETE FROM c WHERE id = 7").await;
+    cutwater.run(&["verify"], LONG).await.assert_code(0);
+    let dry = cutwater.run(&["cutover", "--dry-run", "--max-lag", "20s"], LONG).await.assert_code(0);
+    assert!(dry.stdout.contains("make 1 foreign key, which could not be there"), "{}", dry.stdout);
+    let none = "SELECT count(*) FROM pg_constraint WHERE conname = 'link'";
+    assert_eq!(target.value::<i64>(none).await, 0, "a rehearsal changes nothing");
+    run.sigint();
+    run.wait(LONG).await.assert_code(0);
+}

@@ -109,7 +109,8 @@ pub enum Command {
     Init(InitArgs),
     /// Test every setting, privilege and table that would bite; changes nothing
     #[command(after_help = "Examples:\n  cutwater check\n  cutwater check -v            # what passed, too\n  \
-                            cutwater check --estimate    # how long it would take, from a copy of ten seconds\n\n\
+                            cutwater check --estimate    # how long it would take, from a copy of ten seconds\n  \
+                            cutwater check --grants      # for the administrators of both ends\n\n\
                             Changes: nothing. Privileges are tried in transactions that are rolled back.\n\
                             Exit codes: 0 nothing blocks, 3 something does; each comes with the command that fixes it.")]
     Check(CheckArgs),
@@ -204,6 +205,9 @@ pub struct CheckArgs {
     /// Copy for ten seconds into a transaction that is rolled back, and tell how long the migration would take
     #[arg(long)]
     pub estimate: bool,
+    /// Print every right this migration needs at both ends, as statements for their administrators
+    #[arg(long)]
+    pub grants: bool,
 }
 
 /// `schema`

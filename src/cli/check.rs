@@ -7,17 +7,30 @@ use serde_json::json;
 use super::args::CheckArgs;
 use super::{Context, Ended, ends, output};
 use crate::error::Result;
-use crate::pipeline::preflight::{Report, Verdict, inspect};
+use crate::pipeline::preflight::{Report, Verdict, grants, inspect, poolers};
 use crate::pipeline::{Job, estimate};
 
 pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     let config = context.config()?;
-    let plan = ends::plan(&config).await?;
-    let report = inspect(&config, &plan).await?;
+    let mut report = poolers(&config).await?;
+    let mut plan = None;
+    if report.of(Verdict::Fail).next().is_none() {
+        let plan = plan.insert(ends::plan(&config).await?);
+        if args.grants {
+            let grants = grants(&config, plan).await?;
+            if context.global.json {
+                output::print_json(&grants)?;
+            } else {
+                output::print(&grants.script(&config)?);
+            }
+            return Ok(Ended::Done);
+        }
+        report.findings.extend(inspect(&config, plan).await?.findings);
+    }
     let blocked = report.of(Verdict::Fail).next().is_some();
-    let estimate = match args.estimate {
-        true => Some(estimate::estimate(&Job::open(config)?, &plan, estimate::SAMPLE).await?),
-        false => None,
+    let estimate = match &plan {
+        Some(plan) if args.estimate => Some(estimate::estimate(&Job::open(config)?, plan, estimate::SAMPLE).await?),
+        _ => None,
     };
     if context.global.json {
         output::print_json(&json!({ "blocked": blocked, "findings": report.findings, "estimate": estimate }))?;
@@ -55,7 +68,7 @@ fn render(report: &Report, passed: bool) -> String {
     let (fail, note, pass) = (count(Verdict::Fail), count(Verdict::Note), count(Verdict::Pass));
     let _ = writeln!(out, "{fail} to fix, {note} to know, {pass} passed. Nothing was changed.");
     if !passed {
-        out.push_str("all: cutwater check -v");
+        out.push_str("all: cutwater check -v        every grant at once: cutwater check --grants");
     }
     out
 }

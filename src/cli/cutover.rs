@@ -7,9 +7,12 @@ use serde_json::json;
 
 use super::args::CutoverArgs;
 use super::{Context, Ended, ends, event, human, output};
+use crate::config::Config;
 use crate::cutover::{self, CutoverReport, FinalVerify, Options, Parts, Progress};
 use crate::error::{Kind, Result};
+use crate::pipeline::preflight::not_carried;
 use crate::schema::Patterns;
+use crate::source::postgres::PgSource;
 
 pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> {
     let config = context.config()?;
@@ -18,6 +21,7 @@ pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> 
     let plan = ends::plan(&config).await?;
     state.require_current().await?;
     let patterns = Patterns::parse(&config.source.tables)?;
+    let left = left_behind(&config).await?;
     let name = config.migration.name;
     let parts = Parts { ends, plan, patterns, config: config.cutover };
     let options = Options {
@@ -36,17 +40,29 @@ pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> 
     }
     if args.dry_run {
         let done = cutover::drive(&parts, &options, &report, &context.shutdown).await;
-        return answer(context, &name, done);
+        return answer(context, &name, done, left);
     }
     event::record(&state, "cutover", "started").await;
     let done = cutover::drive(&parts, &options, &report, &context.shutdown).await;
     let done = event::ended(&state, "cutover", done).await;
-    answer(context, &name, done)
+    answer(context, &name, done, left)
 }
 
-fn answer(context: &Context, name: &str, done: Result<CutoverReport>) -> Result<Ended> {
+/// What no migration of tables carries over: said before it began, and now that it matters. Looked at first, because
+/// nobody may be able to ask the source later; not worth a cutover's failure.
+async fn left_behind(config: &Config) -> Result<Vec<String>> {
+    let source = PgSource::of(config)?;
+    let looked = async { not_carried(&source.connect().await?, source.slot_name()).await };
+    Ok(looked.await.unwrap_or_else(|error| {
+        tracing::warn!(error = error.message(), "what is not carried over could not be looked for");
+        Vec::new()
+    }))
+}
+
+fn answer(context: &Context, name: &str, done: Result<CutoverReport>, left: Vec<String>) -> Result<Ended> {
     match done {
-        Ok(done) => {
+        Ok(mut done) => {
+            done.not_carried = left;
             let text = render(name, &done);
             say(context, &done, &text)?;
             Ok(Ended::Done)
@@ -108,7 +124,8 @@ fn render(name: &str, done: &CutoverReport) -> String {
         let steps: String =
             done.rehearsed.iter().enumerate().map(|(n, step)| format!("{:>3}  {step}\n", n + 1)).collect();
         return format!(
-            "{name}  DRY RUN: all gates are open. It would\n\n{steps}\nNothing was changed.   next: cutwater cutover"
+            "{name}  DRY RUN: all gates are open. It would\n\n{steps}\n{}Nothing was changed.   next: cutwater cutover",
+            late(done)
         );
     }
     let millis = |ms: Option<u64>| {

@@ -19,7 +19,7 @@ use crate::target::state::{CutoverStep, Phase};
 pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended> {
     let config = context.config()?;
     let name = &config.migration.name;
-    let source = PgSource::new(ConnInfo::parse(&config.source.url)?, name);
+    let source = PgSource::of(&config)?;
     let state = State::new(ConnInfo::parse(&config.target.url)?, name.as_str());
     let migration = state.migration().await.context("looking at the target's state")?;
     if let Some(migration) = &migration {
@@ -78,8 +78,11 @@ async fn may(state: &State, args: &TeardownArgs) -> Result<()> {
 
 async fn list(source: &PgSource, state: bool) -> Result<Vec<String>> {
     let client = source.connect().await?;
+    // What an administrator made stays.
+    let slot = Some(source.slot_name()).filter(|_| !source.slot_is_given());
+    let publication = Some(source.publication_name()).filter(|_| !source.publication_is_given());
     let rows =
-        client.query(include_str!("teardown.sql"), &[&source.slot_name()]).await.context("looking at the source")?;
+        client.query(include_str!("teardown.sql"), &[&slot, &publication]).await.context("looking at the source")?;
     let mut listed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if state {
         listed.push(target_state(source.migration()));

@@ -68,6 +68,15 @@ pub struct SourceConfig {
     /// double quotes. None: all user tables of the database.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// A logical replication slot that an administrator made (`pgoutput`, in this database). It is used, and never
+    /// dropped. Default: Cutwater makes one called `cutwater_<name>` and removes it at teardown.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// A publication that an administrator made: of every migrated table and of `cutwater.fence`, for all four
+    /// operations, with `publish_via_partition_root`. It is used, and never altered or dropped; `cutwater check --grants`
+    /// prints the statements. Default: Cutwater makes one called `cutwater_<name>`.
+    #[serde(default)]
+    pub publication: Option<String>,
     /// How much log (WAL) the source may keep for us, as a size (`"120GB"`). None by default: then only the server's own
     /// `max_slot_wal_keep_size` is a limit. `status`, the metrics and the log tell the room that is left, and how long it
     /// lasts at the present rate. It is watched by a live `run`; while none is alive, only the server's limit holds.

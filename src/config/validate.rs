@@ -22,6 +22,12 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     for (index, text) in config.source.tables.iter().enumerate() {
         Patterns::parse(&[text]).map_err(|error| pattern(&format!("source.tables.{index}"), &error))?;
     }
+    if config.source.slot.is_some() && config.source.on_limit == OnLimit::DropSlot {
+        return Err(wrong(
+            "source.on_limit",
+            "the slot of [source] slot is an administrator's and is never dropped: \"warn\" or \"pause-snapshot\"",
+        ));
+    }
     for (index, rule) in config.transform.iter().enumerate() {
         Pattern::parse(&rule.pattern).map_err(|error| pattern(&format!("transform.{index}.match"), &error))?;
     }

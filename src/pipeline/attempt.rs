@@ -329,7 +329,7 @@ async fn first_slot(
 ) -> Result<<crate::source::postgres::PgSource as Source>::Snapshot> {
     let state = job.target.state();
     let tables: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
-    if job.source.slot().await?.is_some() {
+    if !job.source.slot_is_given() && job.source.slot().await?.is_some() {
         // The phase is written before the slot is made: with it, the slot is what a crashed try of ours left, and
         // nothing was copied by it. Without it, it belongs to somebody else.
         if migration.phase == Phase::New {

@@ -76,9 +76,8 @@ pub struct Job {
 impl Job {
     /// Reads the two URLs. Connects to nothing.
     pub fn open(config: Config) -> Result<Job> {
-        let name = &config.migration.name;
-        let source = PgSource::new(ConnInfo::parse(&config.source.url)?, name);
-        let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, name);
+        let source = PgSource::of(&config)?;
+        let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, &config.migration.name);
         Ok(Job { source, target, config })
     }
 

@@ -11,7 +11,8 @@ pub fn sqlstate_kind(code: &SqlState) -> Kind {
         "42501" => Kind::Privilege,
         // Read-only target: a standby, or default_transaction_read_only. It may be promoted, but not by waiting.
         "25006" => Kind::ServerSetting,
-        "3D000" => Kind::Config,
+        // 26000, 42P05: behind a pooler, see is_pooler.
+        "3D000" | "26000" | "42P05" => Kind::Config,
         "55006" => Kind::SlotInUse,
         "42P01" | "42703" | "42804" | "3F000" | "42704" | "42883" => Kind::Schema,
         "40001" | "40P01" | "55P03" | "57014" => Kind::Transient,
@@ -44,13 +45,22 @@ impl From<ServerError<'_>> for Error {
         }
         let made = Error::new(sqlstate_kind(&SqlState::from_code(server.code)), why);
         match (server.hint, server.code) {
-            (Some(hint), _) => made.fix(hint),
+            (Some(hint), code) if !is_pooler(code, server.message) => made.fix(hint),
+            _ if is_pooler(server.code, server.message) => {
+                made.fix("a connection pooler is in the way: put the database server's own host and port into the URL")
+            }
             (None, "28P01") => made.fix("check the password in the URL, PGPASSWORD or ~/.pgpass"),
             (None, "28000") => made.fix("add a line for this client, role and database to the server's pg_hba.conf"),
             (None, "3D000") => made.fix("check the database name at the end of the URL"),
-            (None, _) => made,
+            _ => made,
         }
     }
+}
+
+/// What only a pooler says, or what goes wrong behind one: it takes no replication connection, and a prepared statement is
+/// gone, or there already, because the next statement runs in another server process.
+fn is_pooler(code: &str, message: &str) -> bool {
+    matches!(code, "26000" | "42P05") || message.contains("unsupported startup parameter")
 }
 
 /// The server wants a password and there is none.

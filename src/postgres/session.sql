@@ -10,3 +10,8 @@ SET row_security = off;
 SET standard_conforming_strings = on;
 SET client_encoding = 'UTF8';
 SET search_path = pg_catalog;
+-- Settings that older servers do not have; and a role that is read-only by default, for its own statements. A server or a
+-- database that is (a managed service's full disk) is left so.
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout');
+SELECT set_config(name, 'off', false) FROM pg_settings
+ WHERE name = 'default_transaction_read_only' AND source IN ('user', 'database user');

@@ -90,6 +90,8 @@ impl Start for WireStart<'_> {
         frontend::startup_message(parameters, &mut message)?;
         wire.send(&message).await?;
         wire.authenticate(self.info).await?;
+        // The server may be too old for these two to stand in the startup packet.
+        wire.query(include_str!("late_timeouts.sql")).await?;
         Ok(wire)
     }
 

@@ -138,6 +138,9 @@ pub(super) fn streaming(out: &mut String, facts: &StatusFacts) {
     }
     source(out, facts);
     row(out, "verify", &verify(facts));
+    if let Some(words) = &facts.late_waiting {
+        row(out, "waiting", &format!("{words}, made at the cutover"));
+    }
     if !facts.run_alive {
         data(out, facts);
     }

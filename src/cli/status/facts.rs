@@ -87,6 +87,10 @@ pub struct StatusFacts {
     pub verify: Option<VerifyRecord>,
     /// How old it is.
     pub verify_age_seconds: Option<f64>,
+    /// Foreign keys and triggers that are made at the cutover: `41 foreign keys and 6 triggers`.
+    pub late_waiting: Option<String>,
+    /// Foreign keys made at the cutover that are not validated yet.
+    pub not_validated: u64,
     /// The last attempt at a cutover.
     pub cutover: Option<CutoverFacts>,
     /// Why a cutover would be refused now, as far as `status` can tell: `cutover --dry-run` asks every gate.

@@ -10,7 +10,8 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::belongs;
 use crate::postgres::{ConnInfo, connect};
-use crate::target::postgres::State;
+use crate::source::postgres::PgSource;
+use crate::target::postgres::{State, late};
 use crate::target::state::{
     Checkpoint, Control, Cutover, CutoverStep, Health, Migration, Phase, RunReport, TableStage, TableState,
 };
@@ -37,6 +38,8 @@ struct SourceSide {
 }
 
 struct TargetSide {
+    late_waiting: Option<String>,
+    not_validated: u64,
     version: String,
     now: Timestamp,
     migration: Option<Migration>,
@@ -53,7 +56,7 @@ pub async fn gather(config: &Config) -> Result<StatusFacts> {
     let (source, target) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
     let name = &config.migration.name;
     let (at_source, at_target) =
-        tokio::join!(patiently(ask_source(&source, name)), patiently(ask_target(&target, name)));
+        tokio::join!(patiently(ask_source(&source, config)), patiently(ask_target(&target, name)));
     match &at_target {
         // Not an end that is away: a state that is not for this binary, or not of this config.
         Err(error) if error.kind() == Kind::Config => return Err(error.clone()),
@@ -68,10 +71,11 @@ async fn patiently<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, asking).await.map_err(late)?
 }
 
-async fn ask_source(info: &ConnInfo, name: &str) -> Result<SourceSide> {
+async fn ask_source(info: &ConnInfo, config: &Config) -> Result<SourceSide> {
     let client = connect(info, "cutwater status").await?;
-    let slot = format!("cutwater_{name}");
-    let row = client.query_one(include_str!("head.sql"), &[&slot, &info.session_name(&slot)]).await?;
+    let ours = format!("cutwater_{}", config.migration.name);
+    let given = PgSource::of(config)?;
+    let row = client.query_one(include_str!("head.sql"), &[&given.slot_name(), &info.session_name(&ours)]).await?;
     let retained = row.get::<_, Option<i64>>(3).map(|bytes| bytes.max(0) as u64);
     let safe: Option<i64> = row.get(5);
     Ok(SourceSide {
@@ -92,7 +96,10 @@ async fn ask_target(info: &ConnInfo, name: &str) -> Result<TargetSide> {
                       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = client.query_one(sql, &[]).await?;
     let state = State::new(info.clone(), name);
+    let made_late = state.late().await?;
     Ok(TargetSide {
+        late_waiting: late::count(&late::missing(&client, &made_late).await?),
+        not_validated: late::unvalidated(&client, &made_late).await?.len() as u64,
         version: row.get(0),
         now: micros(row.get(1))?,
         migration: state.migration().await?,
@@ -204,6 +211,8 @@ fn assemble(
         divergences: checkpoint.map_or(0, |c| c.divergences),
         verify: migration.and_then(|migration| migration.verify.clone()),
         verify_age_seconds: migration.and_then(|m| m.verify.as_ref()).map(|verify| since(now, verify.at)),
+        late_waiting: at_target.and_then(|t| t.late_waiting.clone()).filter(|_| following),
+        not_validated: at_target.map_or(0, |t| t.not_validated).min(if following { 0 } else { u64::MAX }),
         cutover: at_target.and_then(|t| t.cutover.as_ref()).map(|attempt| cutover(attempt, now)),
         cutover_refusals: Vec::new(),
         last_error: report.and_then(|(report, _)| report.trouble.clone()),
@@ -369,6 +378,8 @@ mod tests {
             database: "shop".into(),
         };
         TargetSide {
+            late_waiting: None,
+            not_validated: 0,
             version: "17.2".into(),
             now: at(100),
             migration: Some(Migration {

@@ -240,6 +240,10 @@ fn advice(facts: &StatusFacts) -> String {
     match (phase, facts.health) {
         (Phase::New, _) if facts.run_alive => "Nothing needs you.".to_owned(),
         (Phase::New, _) => "Nothing was begun yet.\nDo: cutwater check, then cutwater run".to_owned(),
+        (Phase::TargetLive, _) if facts.not_validated > 0 => format!(
+            "The target is live. {} of it are not validated yet; they hold for every new row.\nDo: cutwater cutover   goes on with them",
+            plural(facts.not_validated, "foreign key")
+        ),
         (Phase::TargetLive, _) => "The target is live. The old source rejects writes.".to_owned(),
         (Phase::RolledBack, _) => "The source is live.".to_owned(),
         (Phase::Draining, _) if facts.cutover.as_ref().is_some_and(|cutover| cutover.step == "switching") => {
@@ -365,6 +369,8 @@ mod tests {
             divergences: 0,
             verify: Some(VerifyRecord { at: time(0), tables: 2, differences: 0, duration_ms: 5, generation: None }),
             verify_age_seconds: Some(26.0 * 3600.0),
+            late_waiting: None,
+            not_validated: 0,
             cutover: None,
             cutover_refusals: Vec::new(),
             last_error: None,

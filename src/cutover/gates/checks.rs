@@ -10,6 +10,13 @@ use crate::source::postgres::fence;
 use crate::target::state::{Phase, TableStage};
 use crate::verify::behind;
 
+/// A question about the tables and every partition below them.
+macro_rules! of_tree {
+    ($file:literal) => {
+        concat!(include_str!("../../postgres/tree.sql"), include_str!($file))
+    };
+}
+
 /// A transaction open for longer than this would make the fence, and every writer behind it, wait.
 const LONG_SECONDS: f64 = 3.0;
 
@@ -123,14 +130,16 @@ pub(super) async fn fence_possible(look: &Look<'_>) -> Result<Verdict> {
         return Err(error);
     }
     let names = names(tables.iter().map(|table| (table.schema.as_str(), table.table.as_str())));
-    let denied = texts(&look.source, include_str!("fence_denied.sql"), &[&names.0, &names.1]).await?;
+    let denied = texts(&look.source, of_tree!("fence_denied.sql"), &[&names.0, &names.1]).await?;
     let fix = "on the source   GRANT <owner of the tables> TO <role of the source url>;   a fence is made of triggers";
     Ok(Verdict::of(denied, "fence possible", fix))
 }
 
 /// The target takes writes.
 pub(super) async fn target_writable(look: &Look<'_>) -> Result<Verdict> {
-    let sql = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on'";
+    // What the setting is for the application: our own sessions may have changed theirs.
+    let sql =
+        "SELECT pg_is_in_recovery(), reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only'";
     let row = look.target.query_one(sql, &[]).await?;
     if row.get(0) {
         return Ok(Verdict::closed(
@@ -147,19 +156,19 @@ pub(super) async fn target_writable(look: &Look<'_>) -> Result<Verdict> {
 
 /// The target's planner knows its tables: without statistics the first minutes after the switch are the worst.
 pub(super) async fn statistics(look: &Look<'_>) -> Result<Verdict> {
-    let missing = at_target(look, include_str!("no_statistics.sql")).await?;
+    let missing = at_target(look, of_tree!("no_statistics.sql")).await?;
     Ok(Verdict::of(few(&missing, "never analyzed"), "statistics", "on the target   ANALYZE;"))
 }
 
 /// Every index of the target can be used.
 pub(super) async fn indexes(look: &Look<'_>) -> Result<Verdict> {
-    let invalid = at_target(look, include_str!("invalid_indexes.sql")).await?;
+    let invalid = at_target(look, of_tree!("invalid_indexes.sql")).await?;
     Ok(Verdict::of(few(&invalid, "invalid"), "indexes", "on the target   REINDEX INDEX CONCURRENTLY <index>;"))
 }
 
 /// Every constraint of the target is validated that is validated at the source.
 pub(super) async fn constraints(look: &Look<'_>) -> Result<Verdict> {
-    let sql = include_str!("unvalidated.sql");
+    let sql = of_tree!("unvalidated.sql");
     let tables = look.parts.tables();
     let wanted = names(tables.iter().map(|table| (table.schema.as_str(), table.table.as_str())));
     let at_source = texts(&look.source, sql, &[&wanted.0, &wanted.1]).await?;

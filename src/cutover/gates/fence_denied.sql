@@ -1,13 +1,4 @@
 -- Tables and partitions ($1 schemas, $2 names) whose owner's rights our role lacks: only an owner may make a trigger fire always.
-WITH RECURSIVE tree AS (
-    SELECT c.oid FROM unnest($1::text[], $2::text[]) AS wanted(nsp, rel)
-      JOIN pg_namespace n ON n.nspname = wanted.nsp
-      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.rel
-    UNION
-    SELECT i.inhrelid FROM tree
-      JOIN pg_inherits i ON i.inhparent = tree.oid
-      JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
-)
 SELECT format('%I.%I belongs to %I, whose rights %I does not have', n.nspname, c.relname, pg_get_userbyid(c.relowner), current_user)
   FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE NOT pg_has_role(c.relowner, 'USAGE')

@@ -5,6 +5,7 @@
 
 mod checks;
 mod lag;
+mod objects;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -129,7 +130,7 @@ struct Look<'a> {
 type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
 
 /// The gates, in the order they are shown. The lag comes last, so that it was low just before the fence is taken.
-const GATES: [(&str, Check); 15] = [
+const GATES: &[(&str, Check)] = &[
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
     ("paused", |look| Box::pin(checks::paused(look))),
@@ -141,6 +142,7 @@ const GATES: [(&str, Check); 15] = [
     ("statistics", |look| Box::pin(checks::statistics(look))),
     ("indexes", |look| Box::pin(checks::indexes(look))),
     ("constraints", |look| Box::pin(checks::constraints(look))),
+    ("objects", |look| Box::pin(objects::complete(look))),
     ("late-constraints", |look| Box::pin(late::gate(look.parts, &look.target, look.options.max_downtime))),
     ("sequences", |look| Box::pin(checks::sequences(look))),
     ("long-transaction", |look| Box::pin(checks::long_transactions(look))),
@@ -158,7 +160,7 @@ pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
     let scope = Scope::of(&parts.ends, &parts.plan, migration.verify.as_ref()).await?;
     let look = Look { parts, options, source, target, migration, scope };
     let mut gates = Vec::with_capacity(GATES.len());
-    for (name, check) in GATES {
+    for &(name, check) in GATES {
         let verdict = check(&look).await.with_context(|| format!("gate {name}"))?;
         gates.push(Gate { name, verdict });
     }

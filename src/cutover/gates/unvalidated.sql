@@ -1,13 +1,4 @@
 -- Constraints of the tables and partitions ($1 schemas, $2 names) that were not checked against the rows there are.
-WITH RECURSIVE tree AS (
-    SELECT c.oid FROM unnest($1::text[], $2::text[]) AS wanted(nsp, rel)
-      JOIN pg_namespace n ON n.nspname = wanted.nsp
-      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.rel
-    UNION
-    SELECT i.inhrelid FROM tree
-      JOIN pg_inherits i ON i.inhparent = tree.oid
-      JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
-)
 SELECT DISTINCT con.conname::text FROM tree JOIN pg_constraint con ON con.conrelid = tree.oid
  WHERE NOT con.convalidated
  ORDER BY 1

@@ -4,20 +4,25 @@
 //! privileges are *tried* in transactions that are rolled back: a catalogue does not know what a managed service adds
 //! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything.
 
+mod grants;
 mod late;
 mod not_carried;
+mod pooler;
 mod source;
 mod standby;
 mod target;
 
 use std::fmt;
 
+pub use grants::{Grant, Grants, grants};
+pub use not_carried::not_carried;
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::dump::PgDump;
 use crate::postgres::{ConnInfo, connect};
+use crate::source::postgres::PgSource;
 use crate::transform::Plan;
 
 /// How bad it is.
@@ -132,18 +137,28 @@ impl Finding {
 /// Looks at both ends for a migration that has not begun. An end that cannot be reached is an error.
 pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     let (from, to) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
+    let given = PgSource::of(config)?;
     let application = format!("cutwater_{}", config.migration.name);
     let (old, new) = tokio::try_join!(connect(&from, "cutwater check"), connect(&to, "cutwater check"))?;
     let mut report = Report::default();
     let facts = source::settings(&old, config, &application, &mut report).await?;
     source::tables(&old, &from.user, plan, &mut report).await?;
-    source::privileges(&old, &from.user, plan, &facts, &mut report).await?;
+    source::privileges(&old, &given, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
     target::server(&new, &to.user, &from, &to, &facts, &mut report).await?;
     late::look(&old, &new, &to.user, plan, &mut report).await?;
     let absent = target::tables(&new, config, plan, &mut report).await?;
     programs(&facts, absent, &mut report).await;
-    not_carried::list(&old, &application, &mut report).await?;
+    not_carried::list(&old, given.slot_name(), &mut report).await?;
+    Ok(report)
+}
+
+/// Looks for a connection pooler in the way of either end: before everything else, because nothing else works behind one.
+pub async fn poolers(config: &Config) -> Result<Report> {
+    let mut report = Report::default();
+    for (end, url) in [(End::Source, &config.source.url), (End::Target, &config.target.url)] {
+        pooler::look(end, &ConnInfo::parse(url)?, &mut report).await?;
+    }
     Ok(report)
 }
 

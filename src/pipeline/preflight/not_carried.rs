@@ -1,34 +1,74 @@
-//! What a migration of tables leaves behind.
+//! What a migration of tables leaves behind: said by `check` before it begins, and again by `cutover`.
 
 use super::{End, Report};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::postgres::Client;
 
+/// So many names are spelled out.
+const NAMED: usize = 5;
+
 pub(super) async fn list(client: &Client, slot: &str, report: &mut Report) -> Result<()> {
-    let row =
-        client.query_one(include_str!("not_carried.sql"), &[&slot]).await.context("looking for what is not carried")?;
-    let mut left = Vec::new();
-    let kinds = ["large object", "unlogged table", "event trigger", "subscription"];
-    for (index, kind) in kinds.iter().enumerate() {
-        match row.get::<_, i64>(index) {
-            0 => {}
-            1 => left.push(format!("1 {kind}")),
-            many => left.push(format!("{many} {kind}s")),
-        }
-    }
-    for slot in row.get::<_, Vec<String>>(4) {
-        left.push(format!("slot \"{slot}\" on the source"));
-    }
-    if row.get::<_, bool>(5) {
-        left.push("pg_cron jobs".to_owned());
-    }
-    if row.get::<_, i64>(6) > 0 {
-        left.push("roles and their passwords".to_owned());
-    }
+    let left = not_carried(client, slot).await?;
     if left.is_empty() {
         report.pass(End::Source, "not-carried", "nothing is left behind");
     } else {
         report.note(End::Source, "not-carried", format!("not carried: {}", left.join(", ")));
     }
     Ok(())
+}
+
+/// What stays behind on the source, with counts and names: `2 unlogged tables (public.cache, public.session)`.
+pub async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
+    let doing = "looking for what is not carried";
+    let mut left: Vec<String> = client
+        .query(include_str!("not_carried.sql"), &[&slot])
+        .await
+        .context(doing)?
+        .iter()
+        .filter_map(|row| words(row.get(0), row.get(1), row.get::<_, Option<Vec<String>>>(2).unwrap_or_default()))
+        .collect();
+    if client.query_one("SELECT to_regclass('cron.job') IS NOT NULL", &[]).await.context(doing)?.get(0) {
+        match client
+            .query("SELECT coalesce(to_jsonb(j) ->> 'jobname', jobid::text) FROM cron.job j ORDER BY 1", &[])
+            .await
+        {
+            Ok(rows) => {
+                left.extend(words("pg_cron job", rows.len() as i64, rows.iter().map(|row| row.get(0)).collect()))
+            }
+            Err(error) => left.push(format!("pg_cron jobs ({})", Error::from(error).why())),
+        }
+    }
+    Ok(left)
+}
+
+fn words(kind: &str, count: i64, names: Vec<String>) -> Option<String> {
+    let kinds = match (count, kind.split_once(' ')) {
+        (0, _) => return None,
+        (1, _) => kind.to_owned(),
+        (_, Some((first @ ("slot" | "role" | "setting"), rest))) => format!("{first}s {rest}"),
+        _ => format!("{kind}s"),
+    };
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    let named = match names.len() {
+        0 => String::new(),
+        _ => format!(" ({}{more})", names[..names.len().min(NAMED)].join(", ")),
+    };
+    Some(format!("{count} {kinds}{named}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn what_stays_behind_is_counted_and_named() {
+        let names = |count: usize| (1..=count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+        assert_eq!(words("large object", 112, Vec::new()).as_deref(), Some("112 large objects"));
+        assert_eq!(words("slot of others", 2, names(2)).as_deref(), Some("2 slots of others (n1, n2)"));
+        assert_eq!(
+            words("event trigger", 7, names(7)).as_deref(),
+            Some("7 event triggers (n1, n2, n3, n4, n5 and 2 more)")
+        );
+        assert_eq!(words("subscription", 0, Vec::new()), None);
+    }
 }

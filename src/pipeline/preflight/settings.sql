@@ -12,8 +12,4 @@ SELECT current_setting('server_version_num')::int,
        pg_is_in_recovery(),
        (SELECT system_identifier::text FROM pg_control_system()),
        current_database()::text,
-       (SELECT r.rolsuper OR r.rolreplication
-               OR EXISTS (SELECT FROM pg_roles m WHERE m.rolname IN ('rds_replication', 'cloudsqlsuperuser')
-                             AND pg_has_role(r.oid, m.oid, 'MEMBER'))
-          FROM pg_roles r WHERE r.rolname = current_user),
        (SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1)

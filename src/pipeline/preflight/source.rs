@@ -5,8 +5,10 @@ use tokio_postgres::Row;
 use super::{End, Report, standby};
 use crate::config::Config;
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::Client;
+use crate::postgres::{Client, Purpose, Wire};
 use crate::schema::{Ident, TableName};
+use crate::source::postgres::PgSource;
+use crate::source::postgres::given::{self, Objection};
 use crate::transform::Plan;
 
 /// Oldest server whose pgoutput we read.
@@ -18,7 +20,6 @@ pub(super) struct SourceFacts {
     pub version: String,
     pub system_id: String,
     pub database: String,
-    replication: bool,
 }
 
 pub(super) async fn settings(
@@ -27,17 +28,11 @@ pub(super) async fn settings(
     application: &str,
     report: &mut Report,
 ) -> Result<SourceFacts> {
-    let row = client
-        .query_one(include_str!("settings.sql"), &[&application])
-        .await
-        .context("reading the source's settings")?;
-    let facts = SourceFacts {
-        version_num: row.get(0),
-        version: row.get(1),
-        system_id: row.get(11),
-        database: row.get(12),
-        replication: row.get(13),
-    };
+    let slot = config.source.slot.as_deref().unwrap_or(application);
+    let row =
+        client.query_one(include_str!("settings.sql"), &[&slot]).await.context("reading the source's settings")?;
+    let facts =
+        SourceFacts { version_num: row.get(0), version: row.get(1), system_id: row.get(11), database: row.get(12) };
     if facts.version_num < OLDEST {
         let text = format!("Postgres {} is older than 13, the oldest that can be followed", facts.version);
         report.fail(End::Source, "version", Kind::ServerSetting, text);
@@ -64,10 +59,8 @@ pub(super) async fn settings(
             )
             .fix("ALTER SYSTEM SET wal_level = logical;   then restart the server");
     }
-    let ours_exists: i64 = client
-        .query_one("SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", &[&application])
-        .await?
-        .get(0);
+    let ours_exists: i64 =
+        client.query_one("SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", &[&slot]).await?.get(0);
     // One slot for good, one for a while when a table is copied again.
     free(report, "slots", "max_replication_slots", row.get(3), row.get::<_, i64>(4) - ours_exists, 2);
     free(report, "wal-senders", "max_wal_senders", row.get(5), row.get(6), 3);
@@ -84,14 +77,9 @@ pub(super) async fn settings(
     } else {
         report.pass(End::Source, "synchronous-standby", "no commit waits for us");
     }
-    if let Some(pid) = row.get::<_, Option<i32>>(14) {
+    if let Some(pid) = row.get::<_, Option<i32>>(13) {
         report
-            .fail(
-                End::Source,
-                "slot-in-use",
-                Kind::SlotInUse,
-                format!("the slot \"{application}\" is read by pid {pid}"),
-            )
+            .fail(End::Source, "slot-in-use", Kind::SlotInUse, format!("the slot \"{slot}\" is read by pid {pid}"))
             .fix("let that run go on, or stop it; cutwater status shows which it is");
     }
     Ok(facts)
@@ -192,45 +180,104 @@ pub(super) async fn tables(client: &Client, user: &str, plan: &Plan, report: &mu
     Ok(())
 }
 
-/// Tries, in a transaction that is rolled back, what `prepare` and the fence will do.
+/// Tries, in transactions that are rolled back, what `prepare`, the stream and the fence will do.
 pub(super) async fn privileges(
     client: &Client,
-    user: &str,
+    source: &PgSource,
     plan: &Plan,
     facts: &SourceFacts,
     report: &mut Report,
 ) -> Result<()> {
-    if facts.replication {
-        report.pass(End::Source, "replication", format!("role {user:?} may replicate"));
-    } else {
-        report
-            .fail(End::Source, "replication", Kind::Privilege, format!("role {user:?} may not replicate"))
-            .fix(format!("ALTER ROLE {} REPLICATION;          (needs an administrator)", Ident(user)));
-    }
-    let list: Vec<String> = plan.tables().map(|table| table.source.name.sql()).collect();
-    if list.is_empty() {
-        return Ok(());
-    }
-    let publish = format!("CREATE PUBLICATION cutwater_check FOR TABLE {}", list.join(", "));
-    match tried(client, &publish).await {
-        Ok(()) => report.pass(End::Source, "publication", "the tables can be published"),
+    let user = &source.info().user;
+    match Wire::connect(source.info(), "cutwater check", Purpose::Replication).await {
+        Ok(_) => report.pass(End::Source, "replication", format!("role {user:?} may replicate")),
         Err(error) => {
-            report
-                .fail(End::Source, "publication", error.kind(), format!("cannot publish the tables: {}", error.why()))
-                .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&facts.database), Ident(user)))
-                .fix(format!("and make it a member of the tables' owner:   GRANT <owner> TO {};", Ident(user)));
+            let text = format!("role {user:?} cannot open a replication connection: {}", error.why());
+            let finding = report.fail(End::Source, "replication", error.kind(), text);
+            match error.suggestion() {
+                Some(fix) if error.kind() != Kind::Privilege => finding.fix(fix),
+                _ => finding.fix(format!("ALTER ROLE {} REPLICATION;          (needs an administrator)", Ident(user))),
+            };
         }
     }
-    let sql = "CREATE SCHEMA IF NOT EXISTS cutwater; CREATE TABLE cutwater.check_only (a int)";
+    let names: Vec<TableName> = plan.tables().map(|table| table.source.name.clone()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    if source.slot_is_given() {
+        match given::object_to_slot(client, source.slot_name()).await? {
+            None => report.pass(End::Source, "slot", format!("slot {:?} can be used", source.slot_name())),
+            Some(objection) => object(report, "slot", objection),
+        }
+    }
+    publishing(client, source, &names, facts, report).await?;
+    let there = client.query_one("SELECT to_regclass('cutwater.fence') IS NOT NULL", &[]).await?.get(0);
+    // Of a schema that is there nothing is asked but what the fence does in it.
+    let sql = if there {
+        "INSERT INTO cutwater.fence (migration, nonce, epoch, state) VALUES ('cutwater_check', '', 0, 'check');
+         CREATE FUNCTION cutwater.check_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    } else {
+        "CREATE SCHEMA IF NOT EXISTS cutwater; CREATE TABLE cutwater.check_only (a int)"
+    };
     match tried(client, sql).await {
         Ok(()) => report.pass(End::Source, "fence", "the fence's table can be made"),
         Err(error) => {
+            let text = format!("cannot make or use the fence's table in schema cutwater: {}", error.why());
             report
-                .fail(End::Source, "fence", error.kind(), format!("cannot make the schema cutwater: {}", error.why()))
-                .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&facts.database), Ident(user)));
+                .fail(End::Source, "fence", error.kind(), text)
+                .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&facts.database), Ident(user)))
+                .fix("or let an administrator make it:   cutwater check --grants");
         }
     }
     Ok(())
+}
+
+/// Whether the tables are published, or can be; and whether they can be fenced off, which takes the same right.
+async fn publishing(
+    client: &Client,
+    source: &PgSource,
+    names: &[TableName],
+    facts: &SourceFacts,
+    report: &mut Report,
+) -> Result<()> {
+    let user = Ident(&source.info().user).to_string();
+    let list: Vec<String> = names.iter().map(TableName::sql).collect();
+    let owner = format!("make it a member of the tables' owner:   GRANT <owner> TO {user};");
+    let statement = if source.publication_is_given() {
+        let objections = given::object_to_publication(client, source.publication_name(), names).await?;
+        if objections.is_empty() {
+            let text = format!("publication {:?} holds every table", source.publication_name());
+            report.pass(End::Source, "publication", text);
+        }
+        objections.into_iter().for_each(|objection| object(report, "publication", objection));
+        // Only an owner may, and it holds nobody up.
+        list.iter().map(|table| format!("COMMENT ON TABLE {table} IS NULL")).collect::<Vec<_>>().join("; ")
+    } else {
+        format!("CREATE PUBLICATION cutwater_check FOR TABLE {}", list.join(", "))
+    };
+    match tried(client, &statement).await {
+        Ok(()) => report.pass(End::Source, "owner", "the tables can be published and fenced off"),
+        Err(error) if error.kind() == Kind::Transient => {
+            let text = format!("whether the tables can be published could not be tried: {}", error.why());
+            report.note(End::Source, "owner", text).fix("run cutwater check again");
+        }
+        Err(error) if source.publication_is_given() => {
+            let text = format!("the tables cannot be fenced off at the cutover: {}", error.why());
+            report.fail(End::Source, "owner", error.kind(), text).fix(owner);
+        }
+        Err(error) => {
+            report
+                .fail(End::Source, "publication", error.kind(), format!("cannot publish the tables: {}", error.why()))
+                .fix(format!("GRANT CREATE ON DATABASE {} TO {user};", Ident(&facts.database)))
+                .fix(format!("and {owner}"));
+        }
+    }
+    Ok(())
+}
+
+fn object(report: &mut Report, name: &'static str, objection: Objection) {
+    let finding = report.fail(End::Source, name, objection.kind, objection.why);
+    finding.fix.extend(objection.fix);
 }
 
 /// Whether a statement would be allowed: run and rolled back. It waits for no lock.

@@ -6,7 +6,7 @@ use super::source::{SourceFacts, tried};
 use super::{End, Report};
 use crate::config::{Config, Existing};
 use crate::error::{Context, Kind, Result};
-use crate::postgres::{Client, ConnInfo};
+use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Ident, TableName};
 use crate::transform::Plan;
 
@@ -72,11 +72,24 @@ pub(super) async fn server(
                 .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(row.get(5)), Ident(user)));
         }
     }
-    match tried(client, "SELECT pg_replication_origin_create('cutwater_check')").await {
-        Ok(()) => report.pass(End::Target, "origin", "changes can be marked with their origin"),
+    origin(to, report).await
+}
+
+/// Tries to mark a session with an origin, in a session of its own: it stays marked until it ends.
+async fn origin(to: &ConnInfo, report: &mut Report) -> Result<()> {
+    let client = connect(to, "cutwater check").await?;
+    let sql = "SELECT pg_replication_origin_create('cutwater_check'); SELECT pg_replication_origin_session_setup('cutwater_check')";
+    match tried(&client, sql).await {
+        Ok(()) => report.pass(End::Target, "origin", "what is written can be marked with its origin"),
         Err(error) => {
-            let text = format!("changes are not marked with a replication origin: {}", error.why());
-            report.note(End::Target, "origin", text);
+            let text = format!(
+                "replication origin not permitted ({}): what we write is not marked.\nLost by it: who follows the target \
+                 (another subscriber, a way back) cannot tell it from the application's writes",
+                error.why()
+            );
+            report
+                .note(End::Target, "origin", text)
+                .fix("nothing need be done; or grant EXECUTE on the functions that cutwater check --grants names");
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `publication` | what is published, and the marker table |
 //! | `setup` | slots, and what a refusal means |
+//! | `given` | slot and publication that an administrator made |
 //! | `snapshot` | the existing rows, by COPY on an exported snapshot |
 //! | `stream` → `reader` → `assemble` → `pgoutput` | the changes: checks, socket and feedback, events, messages |
 //! | `relation`, `columns` | whether a table still is what it was; what the catalogue knows beyond that |
@@ -15,6 +16,7 @@
 mod assemble;
 mod columns;
 pub mod fence;
+pub mod given;
 pub mod pgoutput;
 mod publication;
 mod reader;
@@ -29,12 +31,14 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use tokio::sync::Mutex;
 
+pub use publication::FENCE_TABLE;
 pub use relation::describe_difference;
 pub use snapshot::PgSnapshot;
 pub use stream::PgStream;
 
 use super::{Head, SlotState, Source, SourceIdentity};
 use crate::change::{Budget, Lsn, Position};
+use crate::config::{Config, SourceConfig};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, Purpose, Wire, catalog, connect};
 use crate::schema::{Patterns, TableSchema};
@@ -48,8 +52,12 @@ pub struct PgSource {
 struct Inner {
     info: ConnInfo,
     migration: String,
-    /// Slot and publication are called the same.
+    /// `cutwater_<name>`: what its sessions are called, and what it makes.
     name: String,
+    slot: String,
+    publication: String,
+    slot_given: bool,
+    publication_given: bool,
     client: Mutex<Option<Arc<Client>>>,
     version: AtomicI32,
     binary: AtomicBool,
@@ -60,10 +68,26 @@ struct Inner {
 impl PgSource {
     /// The source of `migration` at `info`. Connects when first used.
     pub fn new(info: ConnInfo, migration: &str) -> PgSource {
+        PgSource::with(info, migration, None, None)
+    }
+
+    /// The source that a config names. Connects when first used.
+    pub fn of(config: &Config) -> Result<PgSource> {
+        let info = ConnInfo::parse(&config.source.url)?;
+        let SourceConfig { slot, publication, .. } = &config.source;
+        Ok(PgSource::with(info, &config.migration.name, slot.clone(), publication.clone()))
+    }
+
+    /// `slot` and `publication` are an administrator's ([`given`]).
+    fn with(info: ConnInfo, migration: &str, slot: Option<String>, publication: Option<String>) -> PgSource {
         let name = format!("cutwater_{migration}");
         let inner = Inner {
             info,
             migration: migration.to_owned(),
+            slot_given: slot.is_some(),
+            publication_given: publication.is_some(),
+            slot: slot.unwrap_or_else(|| name.clone()),
+            publication: publication.unwrap_or_else(|| name.clone()),
             name,
             client: Mutex::default(),
             version: AtomicI32::new(0),
@@ -83,14 +107,14 @@ impl PgSource {
         &self.inner.migration
     }
 
-    /// `cutwater_<name>`
+    /// `cutwater_<name>`, or the administrator's.
     pub fn slot_name(&self) -> &str {
-        &self.inner.name
+        &self.inner.slot
     }
 
-    /// `cutwater_<name>`
+    /// `cutwater_<name>`, or the administrator's.
     pub fn publication_name(&self) -> &str {
-        &self.inner.name
+        &self.inner.publication
     }
 
     /// Whether streams started from now on carry values in the server's binary form. Only where every migrated column
@@ -194,18 +218,28 @@ impl Source for PgSource {
     }
 
     async fn create_slot(&self) -> Result<PgSnapshot> {
+        if self.slot_is_given() {
+            let client = self.client().await?;
+            if let Some(objection) = given::object_to_slot(&client, self.slot_name()).await? {
+                return Err(objection.into());
+            }
+            return self.temporary_snapshot().await;
+        }
         let exported = setup::create_slot(self, self.slot_name(), false).await?;
         PgSnapshot::new(self, exported).await
     }
 
     async fn temporary_snapshot(&self) -> Result<PgSnapshot> {
         // Unique: an earlier one may still be going away. At most 63 characters, of which the migration's have 40.
-        let name = format!("{}_t{:08x}", self.slot_name(), rand::random::<u32>());
+        let name = format!("{}_t{:08x}", self.inner.name, rand::random::<u32>());
         let exported = setup::create_slot(self, &name, true).await?;
         PgSnapshot::new(self, exported).await
     }
 
     async fn drop_slot(&self) -> Result<()> {
+        if self.slot_is_given() {
+            return Ok(());
+        }
         let client = self.client().await?;
         setup::drop_slot(&client, self.slot_name()).await.map(drop).with_context(|| self.on("dropping the slot"))
     }
@@ -245,7 +279,7 @@ impl Source for PgSource {
         let remove = async {
             let client = self.client().await?;
             let mut removed = Vec::new();
-            if setup::drop_slot(&client, self.slot_name()).await? {
+            if !self.slot_is_given() && setup::drop_slot(&client, self.slot_name()).await? {
                 removed.push(format!("slot {}", self.slot_name()));
             }
             // The fence before its table: writes must never be refused by a fence whose row is gone.

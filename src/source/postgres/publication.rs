@@ -5,15 +5,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::PgSource;
+use super::{PgSource, given};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
-use crate::schema::{Ident, Relkind, ReplicaIdentity, TableSchema};
+use crate::schema::{Ident, Relkind, ReplicaIdentity, TableName, TableSchema};
+
+/// Makes the schema and the table of the fence's marker.
+pub const FENCE_TABLE: &str = include_str!("fence_table.sql");
 
 /// Makes the marker table and the publication, or makes them fit again.
 pub(super) async fn prepare(source: &PgSource, client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
     check_identities(client, tables).await?;
     fence_table(source, client).await?;
+    if source.publication_is_given() {
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        let objections = given::object_to_publication(client, source.publication_name(), &names).await?;
+        return objections.into_iter().next().map_or(Ok(()), |objection| Err(objection.into()));
+    }
     publication(source, client, tables).await
 }
 
@@ -57,7 +65,7 @@ async fn fence_table(source: &PgSource, client: &Client) -> Result<()> {
         return Ok(());
     }
     client
-        .batch_execute(include_str!("fence_table.sql"))
+        .batch_execute(FENCE_TABLE)
         .await
         .map_err(|error| {
             let error = Error::from(error);
@@ -65,7 +73,11 @@ async fn fence_table(source: &PgSource, client: &Client) -> Result<()> {
                 return error;
             }
             let info = source.info();
-            error.fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(&info.database), Ident(&info.user)))
+            error.fix(format!(
+                "GRANT CREATE ON DATABASE {} TO {};   or let an administrator make it: cutwater check --grants",
+                Ident(&info.database),
+                Ident(&info.user)
+            ))
         })
         .context("creating cutwater.fence on the source")
 }
@@ -133,7 +145,8 @@ async fn publication(source: &PgSource, client: &Client, tables: &[Arc<TableSche
 pub(super) async fn remove(source: &PgSource, client: &Client) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let name = source.publication_name();
-    if client.query_opt(include_str!("publication.sql"), &[&name]).await?.is_some() {
+    let ours = !source.publication_is_given();
+    if ours && client.query_opt(include_str!("publication.sql"), &[&name]).await?.is_some() {
         client.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", Ident(name))).await?;
         removed.push(format!("publication {name}"));
     }

@@ -77,7 +77,7 @@ async fn open(source: &PgSource, from: Lsn, binary: bool, server_version: i32) -
     let command = format!(
         "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{protocol}', publication_names '{}'{})",
         Ident(slot),
-        Ident(source.publication_name()),
+        Ident(source.publication_name()).to_string().replace('\'', "''"),
         if binary { ", binary 'true'" } else { "" },
     );
     wire.start_copy(&command, b'W').await.map_err(|error| explain_start(error, slot)).with_context(doing)?;

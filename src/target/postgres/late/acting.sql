@@ -1,14 +1,6 @@
 -- What would act on rows written to these tables ($1 schemas, $2 names) or to partitions of them, unless it is switched
 -- off: foreign keys of them and on them, triggers, rules. Of a partitioned table the parent's, which removes the others.
-WITH RECURSIVE tree AS (
-    SELECT c.oid FROM unnest($1::text[], $2::text[]) AS wanted(nsp, rel)
-      JOIN pg_namespace n ON n.nspname = wanted.nsp
-      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.rel
-    UNION
-    SELECT i.inhrelid FROM tree
-      JOIN pg_inherits i ON i.inhparent = tree.oid
-      JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
-), found AS (
+, found AS (
     SELECT 'foreign key' AS kind, f.conrelid AS relation, f.conname::text AS name
       FROM pg_constraint f
      WHERE f.contype = 'f' AND f.conparentid = 0

@@ -152,7 +152,7 @@ pub async fn acting(client: &Client, tables: &[TableName]) -> Result<Vec<Acting>
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         tables.iter().map(|name| (name.schema.as_str(), name.table.as_str())).unzip();
     let rows = client
-        .query(include_str!("acting.sql"), &[&schemas, &names])
+        .query(concat!(include_str!("../../../postgres/tree.sql"), include_str!("acting.sql")), &[&schemas, &names])
         .await
         .context("looking for foreign keys and triggers at the target")?;
     Ok(rows
