@@ -87,7 +87,7 @@ pub(super) async fn validate(
             done.not_validated = validated.open;
         }
         Err(error) => {
-            done.not_validated = open.iter().map(|late| format!("{}: {}", late.label(), error.why())).collect()
+            done.not_validated = open.iter().map(|late| format!("{}: {}", late.label(), error.why())).collect();
         }
     }
     Ok(())

@@ -82,7 +82,6 @@ pub async fn enrol(job: &Job) -> Result<Migration> {
     let identity = job.source.identity().await.context("asking the source who it is")?;
     if let Some(migration) = state.migration().await? {
         belongs::ends(&job.config, &migration)?;
-        belongs::rules(&job.config, &state.tables().await?)?;
     } else {
         let plan = job.plan().await?;
         let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
