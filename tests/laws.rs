@@ -191,28 +191,3 @@ async fn a_busy_neighbour_database_does_not_make_the_source_keep_log_for_us() {
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
 }
-
-/// TRAPS 10: an ALTER that waits makes every SELECT behind it wait too.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_copied_is_locked_by_nobody_while_the_others_are_copied() {
-    let (source, target) = pair().await;
-    source
-        .execute(
-            "CREATE TABLE public.small (id int PRIMARY KEY); INSERT INTO public.small SELECT generate_series(1, 10);
-             CREATE TABLE public.big (id int PRIMARY KEY); INSERT INTO public.big SELECT generate_series(1, 20000); ANALYZE",
-        )
-        .await;
-    let cutwater =
-        Cutwater::new(&source.url(), &target.url()).and("[snapshot]\nworkers = 2\nmax_rows_per_second = 300");
-    let run = cutwater.start(&["run"]);
-    let stages = "SELECT coalesce(string_agg(stage, ' ' ORDER BY source_table), '') FROM cutwater.table_state";
-    wait_for("one table to be copied and the other not", MINUTE, async || {
-        target.value::<bool>("SELECT to_regclass('cutwater.table_state') IS NOT NULL").await
-            && target.value::<String>(stages).await == "copying copied"
-    })
-    .await;
-    source.execute("SET lock_timeout = '20s'; LOCK TABLE public.small IN ACCESS EXCLUSIVE MODE").await;
-    assert_eq!(target.value::<String>(stages).await, "copying copied", "the copy was over before the lock was had");
-    run.sigint();
-    run.wait(MINUTE).await.assert_code(0);
-}
