@@ -241,3 +241,70 @@ async fn a_changed_rule_names_the_tables_it_shapes_and_the_command_that_copies_t
     changed.run(UNTIL, MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &["public.item", "public.user_a", "public.user_b"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_log_was_thrown_away_is_told_and_nothing_is_applied() {
+    let options =
+        support::ServerOptions::new().setting("max_slot_wal_keep_size", "32MB").setting("max_wal_size", "64MB");
+    let source = support::postgres_with(options).await;
+    let (_, target) = pair().await;
+    source
+        .execute("postgres", "CREATE TABLE public.item (id int PRIMARY KEY); INSERT INTO public.item VALUES (1)")
+        .await
+        .unwrap();
+    let cutwater = Cutwater::new(&source.url(cutwater::cli::demo::server::SUPERUSER, "postgres"), &target.url());
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let client = source.connect("postgres").await.unwrap();
+    client.batch_execute("CREATE TABLE other (v text); INSERT INTO public.item VALUES (2)").await.unwrap();
+    wait_for("the slot to be lost", MINUTE, async || {
+        client
+            .batch_execute("INSERT INTO other SELECT repeat(md5(i::text), 30) FROM generate_series(1, 30000) AS i")
+            .await
+            .unwrap();
+        client.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+        client.batch_execute("CHECKPOINT").await.unwrap();
+        let status = client.query_one("SELECT wal_status FROM pg_replication_slots", &[]).await.unwrap();
+        status.get::<_, Option<&str>>(0) == Some("lost")
+    })
+    .await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["wal_status is \"lost\"", "fix: raise max_slot_wal_keep_size", "cutwater teardown"]);
+    assert_eq!(count(&target, "public.item").await, 1);
+    let status = cutwater.run(&["status"], MINUTE).await.assert_code(0).stdout;
+    assert!(status.contains("lost"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_without_a_table_is_a_refusal_and_not_a_silent_gap() {
+    let (source, target, cutwater) = items().await;
+    source.execute("CREATE TABLE public.stays (id int PRIMARY KEY)").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let publication = format!("cutwater_{}", source.name);
+    source.execute(&format!("ALTER PUBLICATION {publication} DROP TABLE public.item")).await;
+    source
+        .execute("INSERT INTO public.item VALUES (1000, 'not in the stream'); INSERT INTO public.stays VALUES (1)")
+        .await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    let fix = format!("fix: ALTER PUBLICATION \"{publication}\" ADD TABLE \"public\".\"item\";");
+    assert_says(&finished, &["does not publish public.item", &fix, "cutwater tables resync public.item"]);
+    assert_eq!(count(&target, "public.stays").await, 0, "nothing is applied past the gap");
+    source.execute(&format!("DROP PUBLICATION {publication}")).await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["does not exist any more", "fix: ", "cutwater teardown"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_our_name_that_another_migration_made_is_left_alone() {
+    let (source, first, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    source.execute("INSERT INTO public.item VALUES (1000, 'for the first')").await;
+    // The same name and source, and a target that knows nothing of it.
+    let (_, second) = pair().await;
+    let finished = Cutwater::new(&source.url(), &second.url()).run(UNTIL, MINUTE).await.assert_code(2);
+    assert_says(
+        &finished,
+        &["already has a slot for a migration called", &source.name, "fix: give this migration another"],
+    );
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &first.url(), &["public.item"]).await;
+}

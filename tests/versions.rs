@@ -4,6 +4,8 @@
 
 #[path = "versions/decoder.rs"]
 mod decoder;
+#[path = "versions/heartbeat.rs"]
+mod heartbeat;
 mod support;
 
 use std::time::Duration;

@@ -85,6 +85,15 @@ pub struct SourceConfig {
     /// What happens when the source keeps more than `max_retained`.
     #[serde(default)]
     pub on_limit: OnLimit,
+    /// How often a heartbeat is written into the source's log while others write there: a message of some 60 bytes that
+    /// touches no table, and by which the slot moves on although none of the changes are ours. `"0s"`: never; then, and
+    /// where it is not permitted, the server's keepalives have to do.
+    #[serde(default = "ten_seconds")]
+    pub heartbeat: HumanDuration,
+}
+
+fn ten_seconds() -> HumanDuration {
+    HumanDuration(Duration::from_secs(10))
 }
 
 /// `[source] on_limit`

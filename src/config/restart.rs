@@ -8,6 +8,7 @@ pub const MAY_CHANGE: &[&str] = &[
     "source.publication",
     "source.max_retained",
     "source.on_limit",
+    "source.heartbeat",
     "target.existing",
     "snapshot.workers",
     "snapshot.chunk_rows",

@@ -349,9 +349,19 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let state = job.target.state();
     let mut away = false;
+    let mut beaten = Instant::now();
     loop {
         beat.tick().await;
         let mut answers = 0;
+        let heartbeat = job.config.source.heartbeat.0;
+        let streams = vitals.inner().phase.is_some_and(|phase| phase >= Phase::CatchingUp && phase < Phase::Draining);
+        if streams && !heartbeat.is_zero() && beaten.elapsed() >= heartbeat {
+            beaten = Instant::now();
+            match tokio::time::timeout(PATIENCE, job.source.heartbeat()).await {
+                Ok(Err(error)) => tracing::debug!(%error, "no heartbeat at the source"),
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        }
         match tokio::time::timeout(PATIENCE, job.source.head()).await {
             Ok(Ok(head)) => {
                 answers += 1;

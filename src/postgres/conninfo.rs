@@ -33,6 +33,10 @@ pub struct ConnInfo {
     pub connect_timeout: Duration,
     /// `options`: command-line options for the server (`-c name=value`).
     pub options: Option<String>,
+    /// `target_session_attrs`: which of the hosts will do.
+    pub wanted: Wanted,
+    /// `channel_binding`: whether the password's proof must be bound to the TLS connection.
+    pub channel_binding: ChannelBinding,
 }
 
 /// One address.
@@ -74,6 +78,36 @@ pub struct TlsOptions {
     pub key: Option<PathBuf>,
 }
 
+/// libpq's `target_session_attrs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// The first that answers.
+    #[default]
+    Any,
+    /// The first that takes writes.
+    ReadWrite,
+    /// The first that takes none.
+    ReadOnly,
+    /// The first that is no standby.
+    Primary,
+    /// The first that is a standby.
+    Standby,
+    /// The first standby, and without one the first that answers.
+    PreferStandby,
+}
+
+/// libpq's `channel_binding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// Or no connection: it takes SCRAM-SHA-256-PLUS over TLS.
+    Require,
+}
+
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -107,6 +141,37 @@ impl SslMode {
             other => {
                 return Err(Error::new(Kind::Config, format!("sslmode {other:?} does not exist"))
                     .fix("sslmode is disable, allow, prefer, require, verify-ca or verify-full"));
+            }
+        })
+    }
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Result<Wanted> {
+        Ok(match text {
+            "any" => Wanted::Any,
+            "read-write" => Wanted::ReadWrite,
+            "read-only" => Wanted::ReadOnly,
+            "primary" => Wanted::Primary,
+            "standby" => Wanted::Standby,
+            "prefer-standby" => Wanted::PreferStandby,
+            other => {
+                return Err(Error::new(Kind::Config, format!("target_session_attrs {other:?} does not exist"))
+                    .fix("target_session_attrs is any, read-write, read-only, primary, standby or prefer-standby"));
+            }
+        })
+    }
+}
+
+impl ChannelBinding {
+    fn parse(text: &str) -> Result<ChannelBinding> {
+        Ok(match text {
+            "disable" => ChannelBinding::Disable,
+            "prefer" => ChannelBinding::Prefer,
+            "require" => ChannelBinding::Require,
+            other => {
+                return Err(Error::new(Kind::Config, format!("channel_binding {other:?} does not exist"))
+                    .fix("channel_binding is disable, prefer or require"));
             }
         })
     }
@@ -205,6 +270,7 @@ impl ConnInfo {
         let mut password = pieces.password.map(decode).transpose()?;
         let mut database = non_empty(decode(pieces.database)?);
         let mut tls = TlsOptions::default();
+        let (mut wanted, mut channel_binding) = (Wanted::default(), ChannelBinding::default());
         let (mut application_name, mut options, mut connect_timeout) = (None, None, DEFAULT_CONNECT_TIMEOUT);
 
         for pair in pieces.query.split('&').filter(|pair| !pair.is_empty()) {
@@ -230,13 +296,14 @@ impl ConnInfo {
                     // libpq: 0 waits for ever. A day is as good, and ends.
                     connect_timeout = Duration::from_secs(if seconds == 0 { 86_400 } else { seconds });
                 }
-                "target_session_attrs" if value == "any" => {}
+                "target_session_attrs" => wanted = Wanted::parse(&value)?,
+                "channel_binding" => channel_binding = ChannelBinding::parse(&value)?,
                 // What Cutwater sets itself, or does always.
                 "client_encoding" if value.eq_ignore_ascii_case("utf8") || value == "auto" => {}
                 _ => {
                     return Err(Error::new(Kind::Config, format!("the URL's parameter {name:?} is not known")).fix(
                         "known are host, port, user, password, dbname, sslmode, sslrootcert, sslcert, sslkey, \
-                         application_name, connect_timeout and options",
+                         application_name, connect_timeout, options, target_session_attrs and channel_binding",
                     ));
                 }
             }
@@ -266,6 +333,8 @@ impl ConnInfo {
             application_name,
             connect_timeout,
             options,
+            wanted,
+            channel_binding,
         })
     }
 
@@ -344,6 +413,16 @@ mod tests {
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.why().contains("sslmod"), "{error}");
         assert!(ConnInfo::parse_alone("postgres://u@h/d?sslmode=yes").is_err());
+    }
+
+    #[test]
+    fn which_host_will_do_and_how_the_password_is_proved_are_read() {
+        let info = parse("postgres://u@a,b/d?target_session_attrs=read-write&channel_binding=require");
+        assert_eq!((info.wanted, info.channel_binding), (Wanted::ReadWrite, ChannelBinding::Require));
+        let info = parse("postgres://u@a,b/d");
+        assert_eq!((info.wanted, info.channel_binding), (Wanted::Any, ChannelBinding::Prefer));
+        assert!(ConnInfo::parse_alone("postgres://u@h/d?target_session_attrs=master").is_err());
+        assert!(ConnInfo::parse_alone("postgres://u@h/d?channel_binding=yes").is_err());
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! From an address to a connection on which a session can start.
 //!
-//! SQL sessions and replication connections use the same way: every host in turn, TLS as its `sslmode` says, and the
-//! second attempt that libpq makes with `allow` and `prefer`. What starts the session is a [`Start`].
+//! SQL sessions and replication connections use the same way: every address of every host in turn, TLS as its `sslmode`
+//! says, the second attempt that libpq makes with `allow` and `prefer`, and `target_session_attrs`. What starts the
+//! session is a [`Start`].
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::{ConnInfo, Host, SslMode, tls};
+use super::{ConnInfo, Host, SslMode, Wanted, tls};
 use crate::error::{Error, Kind, Result};
 
 /// A connection to a server, whichever way it runs.
@@ -35,9 +38,43 @@ pub trait Start: Sync {
     type Session: Send;
     /// Authenticates and so on. An [`Kind::Authentication`] error may be tried again with or without TLS.
     fn start(&self, socket: Socket) -> impl Future<Output = Result<Self::Session>> + Send;
+    /// What kind of server the session is with; asked only where the URL minds.
+    fn standing(&self, session: &mut Self::Session) -> impl Future<Output = Result<Standing>> + Send;
     /// Receive buffer to ask the kernel for, in bytes; 0 for its own choice.
     fn receive_buffer(&self) -> u32 {
         0
+    }
+}
+
+/// Asks for a [`Standing`]: two booleans.
+pub(super) const STANDING: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
+     (pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('default_transaction_read_only')::bool)::text";
+
+/// What `target_session_attrs` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// It follows another server.
+    pub standby: bool,
+    /// It takes no writes: a standby, or by `default_transaction_read_only`.
+    pub read_only: bool,
+}
+
+impl Standing {
+    /// From the row of [`STANDING`].
+    pub(super) fn from_text(standby: Option<&str>, read_only: Option<&str>) -> Standing {
+        Standing { standby: standby == Some("true"), read_only: read_only == Some("true") }
+    }
+
+    /// Why the server will not do.
+    fn objection(self, wanted: Wanted) -> Option<&'static str> {
+        match wanted {
+            Wanted::ReadWrite if self.standby => Some("is a standby, and takes no writes"),
+            Wanted::ReadWrite if self.read_only => Some("takes no writes (default_transaction_read_only is on)"),
+            Wanted::Primary if self.standby => Some("is a standby"),
+            Wanted::ReadOnly if !self.read_only => Some("takes writes"),
+            Wanted::Standby | Wanted::PreferStandby if !self.standby => Some("is not a standby"),
+            _ => None,
+        }
     }
 }
 
@@ -50,53 +87,139 @@ enum Attempt {
     Tls,
 }
 
-/// Connects to the first server that answers, and starts a session there.
-pub async fn dial<S: Start>(info: &ConnInfo, start: &S) -> Result<S::Session> {
-    let mut first_error = None;
-    for host in &info.hosts {
-        let attempts: &[Attempt] = match info.ssl_mode(host) {
-            SslMode::Disable => &[Attempt::Plain],
-            SslMode::Allow => &[Attempt::Plain, Attempt::Tls],
-            SslMode::Prefer => &[Attempt::TlsIfOffered, Attempt::Plain],
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Attempt::Tls],
-        };
-        for (index, &attempt) in attempts.iter().enumerate() {
-            let error = match tokio::time::timeout(info.connect_timeout, one(info, host, attempt, start)).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let seconds = info.connect_timeout.as_secs();
-                    Error::new(Kind::Connection, format!("{host} did not answer within {seconds} s"))
-                }
-            };
-            // As libpq: another try only where TLS may be what the server minded.
-            let refused = error.kind() == Kind::Authentication && !error.why().contains("password");
-            let again = index + 1 < attempts.len() && refused;
-            let error = first_error.get_or_insert(error);
-            if !again {
-                // A wrong password is wrong everywhere; only unreachable hosts are passed over.
-                if error.kind() == Kind::Authentication {
-                    return Err(error.clone());
-                }
-                break;
-            }
-        }
-    }
-    Err(first_error.unwrap_or_else(|| Error::new(Kind::Config, "the URL names no host")))
+/// Where a host is.
+enum Address {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
 }
 
-async fn one<S: Start>(info: &ConnInfo, host: &Host, attempt: Attempt, start: &S) -> Result<S::Session> {
-    let socket = match host {
-        Host::Unix(folder, port) => {
-            let path = folder.join(format!(".s.PGSQL.{port}"));
-            Socket::Unix(UnixStream::connect(&path).await.map_err(|e| unreachable(&path.display(), &e))?)
+/// Connects to the first server that answers and is as the URL wants it, and starts a session there.
+pub async fn dial<S: Start>(info: &ConnInfo, start: &S) -> Result<S::Session> {
+    match walk(info, info.wanted, start).await {
+        // libpq: without a standby, whoever answers.
+        Err(_) if info.wanted == Wanted::PreferStandby => walk(info, Wanted::Any, start).await,
+        done => done,
+    }
+}
+
+/// Every address of every host in turn.
+async fn walk<S: Start>(info: &ConnInfo, wanted: Wanted, start: &S) -> Result<S::Session> {
+    let mut failures: Vec<Error> = Vec::new();
+    for host in &info.hosts {
+        let addresses = match addresses(host).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
+        for address in &addresses {
+            let error = match session(info, host, address, start).await {
+                Ok(mut session) => match objection(wanted, start, &mut session).await {
+                    Ok(None) => return Ok(session),
+                    // The roles may be about to change: worth another try later.
+                    Ok(Some(why)) => Error::new(Kind::Connection, format!("{host} {why}")),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            // A wrong password is wrong everywhere; only servers that cannot be reached or will not do are passed over.
+            if error.kind() == Kind::Authentication {
+                return Err(error);
+            }
+            failures.push(error);
         }
-        Host::Tcp(name, port) => {
-            let tcp = tcp(name, *port, start.receive_buffer()).await?;
+    }
+    Err(together(failures))
+}
+
+async fn objection<S: Start>(wanted: Wanted, start: &S, session: &mut S::Session) -> Result<Option<&'static str>> {
+    match wanted {
+        Wanted::Any => Ok(None),
+        wanted => Ok(start.standing(session).await?.objection(wanted)),
+    }
+}
+
+/// One error that says of each host why it was passed over.
+fn together(mut failures: Vec<Error>) -> Error {
+    // An address that another one of the same host repeats is no news.
+    let mut seen = std::collections::HashSet::new();
+    failures.retain(|error| seen.insert(error.why().to_owned()));
+    if failures.len() < 2 {
+        return failures.pop().unwrap_or_else(|| Error::new(Kind::Config, "the URL names no host"));
+    }
+    let worth_a_retry = failures.iter().find(|error| error.kind() == Kind::Connection);
+    let kind = worth_a_retry.or(failures.first()).map_or(Kind::Connection, Error::kind);
+    let whys: Vec<&str> = failures.iter().map(Error::why).collect();
+    let error = Error::new(kind, format!("no server will do: {}", whys.join("; ")));
+    match failures.iter().find_map(Error::suggestion) {
+        Some(fix) => error.fix(fix),
+        None => error,
+    }
+}
+
+/// A session at one address, by each way that the `sslmode` allows.
+async fn session<S: Start>(info: &ConnInfo, host: &Host, address: &Address, start: &S) -> Result<S::Session> {
+    let attempts: &[Attempt] = match info.ssl_mode(host) {
+        SslMode::Disable => &[Attempt::Plain],
+        SslMode::Allow => &[Attempt::Plain, Attempt::Tls],
+        SslMode::Prefer => &[Attempt::TlsIfOffered, Attempt::Plain],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Attempt::Tls],
+    };
+    let mut first_error = None;
+    for &attempt in attempts {
+        let error = match tokio::time::timeout(info.connect_timeout, one(info, host, address, attempt, start)).await {
+            Ok(Ok(session)) => return Ok(session),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let seconds = info.connect_timeout.as_secs();
+                Error::new(Kind::Connection, format!("{host} did not answer within {seconds} s"))
+            }
+        };
+        // As libpq: another try only where TLS may be what the server minded.
+        let again = error.kind() == Kind::Authentication && !error.why().contains("password");
+        first_error.get_or_insert(error);
+        if !again {
+            break;
+        }
+    }
+    Err(first_error.unwrap_or_else(|| Error::new(Kind::Internal, "there is no way to connect")))
+}
+
+async fn one<S: Start>(
+    info: &ConnInfo,
+    host: &Host,
+    address: &Address,
+    attempt: Attempt,
+    start: &S,
+) -> Result<S::Session> {
+    let socket = match address {
+        Address::Unix(path) => {
+            Socket::Unix(UnixStream::connect(path).await.map_err(|e| unreachable(&path.display(), &e))?)
+        }
+        Address::Tcp(address) => {
+            let tcp = tcp(host, *address, start.receive_buffer()).await?;
             secure(tcp, info, host, attempt).await?
         }
     };
     start.start(socket).await
+}
+
+/// A name may have several addresses: replicas behind one name, IPv4 and IPv6.
+async fn addresses(host: &Host) -> Result<Vec<Address>> {
+    let (name, port) = match host {
+        Host::Unix(folder, port) => return Ok(vec![Address::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
+        Host::Tcp(name, port) => (name.as_str(), *port),
+    };
+    let found = tokio::net::lookup_host((name, port)).await.map_err(|error| {
+        Error::new(Kind::Connection, format!("there is no host {name:?}: {error}"))
+            .fix("check the host name in the URL")
+    })?;
+    let found: Vec<Address> = found.map(Address::Tcp).collect();
+    if found.is_empty() {
+        return Err(Error::new(Kind::Connection, format!("the host name {name:?} has no address")));
+    }
+    Ok(found)
 }
 
 fn unreachable(place: &dyn std::fmt::Display, error: &io::Error) -> Error {
@@ -109,28 +232,16 @@ fn unreachable(place: &dyn std::fmt::Display, error: &io::Error) -> Error {
     }
 }
 
-async fn tcp(name: &str, port: u16, receive_buffer: u32) -> Result<TcpStream> {
-    let addresses = tokio::net::lookup_host((name, port)).await.map_err(|error| {
-        Error::new(Kind::Connection, format!("there is no host {name:?}: {error}"))
-            .fix("check the host name in the URL")
-    })?;
-    let mut failure = Error::new(Kind::Connection, format!("the host name {name:?} has no address"));
-    for address in addresses {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if receive_buffer > 0 && kernel_allows(receive_buffer) {
-            // Before connecting, or the window's scale is already agreed upon.
-            let _ = socket.set_recv_buffer_size(receive_buffer);
-        }
-        match socket.connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                keep_alive(&stream);
-                return Ok(stream);
-            }
-            Err(error) => failure = unreachable(&format!("{name}:{port}"), &error),
-        }
+async fn tcp(host: &Host, address: SocketAddr, receive_buffer: u32) -> Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if receive_buffer > 0 && kernel_allows(receive_buffer) {
+        // Before connecting, or the window's scale is already agreed upon.
+        let _ = socket.set_recv_buffer_size(receive_buffer);
     }
-    Err(failure)
+    let stream = socket.connect(address).await.map_err(|error| unreachable(host, &error))?;
+    stream.set_nodelay(true)?;
+    keep_alive(&stream);
+    Ok(stream)
 }
 
 /// Setting a size turns the kernel's own tuning off, and sizes are cut to `rmem_max`: where that is small, the kernel

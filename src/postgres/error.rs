@@ -69,6 +69,15 @@ pub(crate) fn no_password(user: &str) -> Error {
         .fix("put it into the URL, PGPASSWORD or ~/.pgpass")
 }
 
+/// `channel_binding=require`, and the server lets us in without.
+pub(crate) fn unbound() -> Error {
+    Error::new(
+        Kind::Authentication,
+        "channel_binding=require was asked for, and the server does not bind the password's proof to the TLS connection",
+    )
+    .fix("it takes TLS and scram-sha-256 in the server's pg_hba.conf; or leave channel_binding out of the URL")
+}
+
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {

@@ -15,7 +15,7 @@ mod tls;
 mod watch;
 mod wire;
 
-pub use conninfo::{ConnInfo, Host, SslMode, TlsOptions};
+pub use conninfo::{ChannelBinding, ConnInfo, Host, SslMode, TlsOptions, Wanted};
 pub use dial::Socket;
 pub use error::sqlstate_kind;
 pub use session::{Client, connect};

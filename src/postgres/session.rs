@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 
 use secrecy::ExposeSecret;
-use tokio_postgres::config::{SslMode as Negotiate, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding as Binding, SslMode as Negotiate, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::ConnInfo;
-use super::dial::{Socket, Start, dial};
-use super::error::no_password;
+use super::dial::{STANDING, Socket, Standing, Start, dial};
+use super::error::{no_password, unbound};
 use super::watch::Watched;
 use crate::error::{Context, Error, Result};
 
@@ -56,15 +56,22 @@ impl Start for SqlSession<'_> {
         if let Some(options) = &info.options {
             config.options(options);
         }
+        config.channel_binding(match info.channel_binding {
+            super::ChannelBinding::Disable => Binding::Disable,
+            super::ChannelBinding::Prefer => Binding::Prefer,
+            super::ChannelBinding::Require => Binding::Require,
+        });
         // The dialer has already agreed on TLS; this only tells the driver which channel binding it has.
         config.ssl_mode(Negotiate::Require).ssl_negotiation(SslNegotiation::Direct);
         let socket = Watched::new(socket);
         let guard = socket.guard();
         let (client, connection) = config.connect_raw(socket, AlreadySecured).await.map_err(|error| {
-            if info.password.is_none() && error.to_string().contains("password missing") {
-                no_password(&info.user)
-            } else {
-                Error::from(error)
+            let no_password_here = info.password.is_none();
+            let error = Error::from(error);
+            match error.why() {
+                why if why.contains("channel binding") => unbound(),
+                why if no_password_here && why.contains("password missing") => no_password(&info.user),
+                _ => error,
             }
         })?;
         tokio::spawn(async move {
@@ -78,6 +85,11 @@ impl Start for SqlSession<'_> {
             guard.watch(info, pid);
         }
         Ok(client)
+    }
+
+    async fn standing(&self, session: &mut Client) -> Result<Standing> {
+        let row = session.query_one(STANDING, &[]).await?;
+        Ok(Standing::from_text(row.get(0), row.get(1)))
     }
 }
 

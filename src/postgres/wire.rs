@@ -17,9 +17,9 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
-use super::ConnInfo;
-use super::dial::{Socket, Start, dial};
-use super::error::{ServerError, no_password};
+use super::dial::{STANDING, Socket, Standing, Start, dial};
+use super::error::{ServerError, no_password, unbound};
+use super::{ChannelBinding, ConnInfo};
 use crate::error::{Context, Error, Kind, Result};
 
 /// What a connection is for.
@@ -93,6 +93,12 @@ impl Start for WireStart<'_> {
         // The server may be too old for these two to stand in the startup packet.
         wire.query(include_str!("late_timeouts.sql")).await?;
         Ok(wire)
+    }
+
+    async fn standing(&self, session: &mut Wire) -> Result<Standing> {
+        let rows = session.query(STANDING).await?;
+        let field = |index: usize| rows.first()?.get(index)?.as_deref();
+        Ok(Standing::from_text(field(0), field(1)))
     }
 
     fn receive_buffer(&self) -> u32 {
@@ -222,6 +228,8 @@ impl Wire {
     async fn authenticate(&mut self, info: &ConnInfo) -> Result<()> {
         let password = || info.password.as_ref().map(|p| p.expose_secret()).ok_or_else(|| no_password(&info.user));
         let mut scram: Option<ScramSha256> = None;
+        // Asked for, and not yet had: then no secret is shown in another way, and the session does not begin.
+        let mut unbound_yet = info.channel_binding == ChannelBinding::Require;
         loop {
             let (tag, mut body) = self.frame().await?;
             match tag {
@@ -234,6 +242,7 @@ impl Wire {
             }
             let mut answer = BytesMut::new();
             match (body.get_i32(), &mut scram) {
+                (0 | 3 | 5, _) if unbound_yet => return Err(unbound()),
                 (0, _) => continue,
                 (3, _) => frontend::password_message(password()?.as_bytes(), &mut answer)?,
                 (5, _) if body.len() >= 4 => {
@@ -242,7 +251,8 @@ impl Wire {
                     frontend::password_message(hash.as_bytes(), &mut answer)?;
                 }
                 (10, _) => {
-                    let (mechanism, binding) = self.choose_mechanism(&body)?;
+                    let (mechanism, binding) = self.choose_mechanism(&body, info.channel_binding)?;
+                    unbound_yet &= mechanism != sasl::SCRAM_SHA_256_PLUS;
                     let exchange = ScramSha256::new(password()?.as_bytes(), binding);
                     frontend::sasl_initial_response(mechanism, exchange.message(), &mut answer)?;
                     scram = Some(exchange);
@@ -268,13 +278,14 @@ impl Wire {
     }
 
     /// SCRAM with channel binding where the server offers it and the connection has one, as RFC 5802 wants it.
-    fn choose_mechanism(&self, offered: &[u8]) -> Result<(&'static str, sasl::ChannelBinding)> {
+    fn choose_mechanism(&self, offered: &[u8], wanted: ChannelBinding) -> Result<(&'static str, sasl::ChannelBinding)> {
         let offers = |name: &str| offered.split(|&byte| byte == 0).any(|offer| offer == name.as_bytes());
-        let end_point = self.socket.server_end_point();
+        let end_point = self.socket.server_end_point().filter(|_| wanted != ChannelBinding::Disable);
         match end_point {
             Some(hash) if offers(sasl::SCRAM_SHA_256_PLUS) => {
                 Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash)))
             }
+            _ if wanted == ChannelBinding::Require => Err(unbound()),
             _ if !offers(sasl::SCRAM_SHA_256) => {
                 Err(Error::new(Kind::Authentication, "the server offers no SASL mechanism that Cutwater speaks"))
             }

@@ -110,6 +110,10 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// The head now.
     fn head(&self) -> impl Future<Output = Result<Head>> + Send;
 
+    /// Writes something harmless into the source's log, where the stream will meet it, so that a slot with nothing to read
+    /// moves on while the rest of the server is busy. Where it ended; `None` where it would be of no use or may not be.
+    fn heartbeat(&self) -> impl Future<Output = Result<Option<Position>>> + Send;
+
     /// Removes everything of this migration from the source and says what was removed. What is not there is no error.
     /// The fence is removed too.
     fn teardown(&self) -> impl Future<Output = Result<Vec<String>>> + Send;

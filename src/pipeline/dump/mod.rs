@@ -31,13 +31,14 @@ pub use script::{DumpEntry, Script, Token, tokens};
 
 use crate::config::Url;
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::{ConnInfo, Host};
+use crate::postgres::{ConnInfo, Host, SslMode};
 
 /// How long the dump waits for a table's lock.
 const LOCK_WAIT: &str = "--lock-wait-timeout=10s";
 
 /// URL parameters that libpq also takes from the environment.
-const PARAMETERS: [(&str, &str); 7] = [
+const PARAMETERS: [(&str, &str); 8] = [
+    ("target_session_attrs", "PGTARGETSESSIONATTRS"),
     ("sslmode", "PGSSLMODE"),
     ("sslrootcert", "PGSSLROOTCERT"),
     ("sslcert", "PGSSLCERT"),
@@ -104,7 +105,24 @@ fn environment(info: &ConnInfo, url: &Url) -> Vec<(&'static str, OsString)> {
             environment.push((variable, percent_decode_str(value).decode_utf8_lossy().into_owned().into()));
         }
     }
+    environment.extend(as_strict_as_we_are(info));
     environment
+}
+
+/// libpq takes any certificate unless told otherwise, and knows the system's authorities only from version 16 on.
+fn as_strict_as_we_are(info: &ConnInfo) -> Vec<(&'static str, OsString)> {
+    const BUNDLES: [&str; 3] =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    let verifies = |host| matches!(info.ssl_mode(host), SslMode::VerifyCa | SslMode::VerifyFull);
+    let Some(host) = info.hosts.iter().find(|host| verifies(host)) else { return Vec::new() };
+    let mode = if info.ssl_mode(host) == SslMode::VerifyCa { "verify-ca" } else { "verify-full" };
+    let bundle = BUNDLES.into_iter().find(|bundle| std::path::Path::new(bundle).is_file());
+    match (&info.tls.root_cert, bundle) {
+        (Some(_), _) => vec![("PGSSLMODE", mode.into())],
+        (None, Some(bundle)) => vec![("PGSSLMODE", mode.into()), ("PGSSLROOTCERT", bundle.into())],
+        // Our own sessions have seen that it is the right server; this one is at least encrypted.
+        (None, None) => vec![("PGSSLMODE", "require".into())],
+    }
 }
 
 /// What `pg_dump` said, without the noise around it.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 
+use super::heartbeat::PREFIX;
 use super::pgoutput::{self, Message as Wal, OldRow, PgMicros, Relation};
 use super::relation;
 use crate::change::{Begin, ChangeEvent, Commit, Datum, Lsn, Message, Op, Row, RowChange, Truncate};
@@ -149,7 +150,11 @@ impl Assembler {
             }
             Wal::Relation(relation) => self.relation(&relation, events)?,
             Wal::Truncate { relations, restart_identity, .. } => self.truncate(&relations, restart_identity, events),
-            Wal::Logical { prefix, content, .. } if self.in_transaction => {
+            // It comes in its place in the log: what was committed before it has been sent.
+            Wal::Logical { transactional: false, lsn, prefix, .. } if prefix == PREFIX && !self.in_transaction => {
+                said.idle = said.idle.max(Some(lsn));
+            }
+            Wal::Logical { transactional: true, prefix, content, .. } if self.in_transaction => {
                 events.push(ChangeEvent::Message(Message::Other { prefix, content }));
             }
             Wal::Logical { .. } | Wal::Type { .. } | Wal::Origin { .. } => {}

@@ -17,6 +17,8 @@ mod assemble;
 mod columns;
 pub mod fence;
 pub mod given;
+mod heartbeat;
+mod identity;
 pub mod pgoutput;
 mod publication;
 mod reader;
@@ -63,6 +65,7 @@ struct Inner {
     binary: AtomicBool,
     /// Binary values were met that the target would not understand.
     text_only: AtomicBool,
+    heartbeats: heartbeat::Heartbeats,
 }
 
 impl PgSource {
@@ -92,6 +95,7 @@ impl PgSource {
             client: Mutex::default(),
             version: AtomicI32::new(0),
             binary: AtomicBool::new(false),
+            heartbeats: heartbeat::Heartbeats::default(),
             text_only: AtomicBool::new(false),
         };
         PgSource { inner: Arc::new(inner) }
@@ -184,20 +188,8 @@ impl Source for PgSource {
     }
 
     async fn identity(&self) -> Result<SourceIdentity> {
-        let row = self
-            .client()
-            .await?
-            .query_one(include_str!("identity.sql"), &[])
-            .await
-            .with_context(|| self.on("asking who the server is"))?;
-        let timeline: i32 = row.get("timeline");
-        Ok(SourceIdentity {
-            engine: "postgres".into(),
-            version: row.get("version"),
-            system_id: row.get("system_id"),
-            timeline: timeline.unsigned_abs(),
-            database: row.get("database"),
-        })
+        let client = self.client().await?;
+        identity::identity(self, &client).await.with_context(|| self.on("asking who the server is"))
     }
 
     async fn tables(&self, patterns: &Patterns) -> Result<Vec<Arc<TableSchema>>> {
@@ -248,6 +240,7 @@ impl Source for PgSource {
         let client = self.client().await?;
         let ours = self.inner.info.session_name(&self.inner.name);
         setup::end_predecessor(&client, self.slot_name(), &ours).await.context("freeing the slot")?;
+        publication::check_published(&client, self.publication_name(), tables).await?;
         let version = self.server_version(&client).await?;
         let binary = self.inner.binary.load(Ordering::Relaxed) && version >= 140_000;
         PgStream::start(self, from.lsn(), tables, budget, binary, version).await
@@ -273,6 +266,15 @@ impl Source for PgSource {
             })
         };
         head.await.with_context(|| self.on("asking for the end of the log"))
+    }
+
+    async fn heartbeat(&self) -> Result<Option<Position>> {
+        let written = async {
+            let client = self.client().await?;
+            heartbeat::write(self, &client, &self.inner.heartbeats).await
+        };
+        let written = written.await.with_context(|| self.on("writing a heartbeat"))?;
+        Ok(written.map(Position::from))
     }
 
     async fn teardown(&self) -> Result<Vec<String>> {

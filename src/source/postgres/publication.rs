@@ -141,6 +141,44 @@ async fn publication(source: &PgSource, client: &Client, tables: &[Arc<TableSche
         .with_context(doing)
 }
 
+/// A table that is not published is passed over by the server without a word: a stream without it would be a silent gap.
+pub(super) async fn check_published(client: &Client, name: &str, tables: &[Arc<TableSchema>]) -> Result<()> {
+    let rows = client.query(include_str!("published.sql"), &[&name]).await?;
+    let published: BTreeSet<(String, String)> = rows.iter().map(|row| (row.get("schema"), row.get("table"))).collect();
+    let missing: Vec<&TableSchema> = tables
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|table| !published.contains(&(table.name.schema.clone(), table.name.table.clone())))
+        .collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let exists: bool = client
+        .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = $1)", &[&name])
+        .await?
+        .get(0);
+    if !exists {
+        return Err(Error::new(Kind::Schema, format!("the publication {name:?} does not exist any more on the source"))
+            .fix("its tables' changes since it went are not in the stream: begin again with cutwater teardown, then cutwater run"));
+    }
+    let others = match missing.len() {
+        1 => String::new(),
+        count => format!(" and {} other tables", count - 1),
+    };
+    let names: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
+    Err(Error::new(
+        Kind::Schema,
+        format!(
+            "the publication {name:?} does not publish {}{others}: changes made there are not in the stream",
+            first.name
+        ),
+    )
+    .fix(format!(
+        "ALTER PUBLICATION {} ADD TABLE {};  and copy what was missed: cutwater tables resync {}",
+        Ident(name),
+        names.join(", "),
+        first.name
+    )))
+}
+
 /// Removes what [`prepare`] made; says what was removed.
 pub(super) async fn remove(source: &PgSource, client: &Client) -> Result<Vec<String>> {
     let mut removed = Vec::new();

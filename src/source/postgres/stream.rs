@@ -75,10 +75,12 @@ async fn open(source: &PgSource, from: Lsn, binary: bool, server_version: i32) -
     check_slot(&mut wire, slot, from).await.with_context(doing)?;
     let protocol = pgoutput::protocol_version(server_version);
     let command = format!(
-        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{protocol}', publication_names '{}'{})",
+        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{protocol}', publication_names '{}'{}{})",
         Ident(slot),
         Ident(source.publication_name()).to_string().replace('\'', "''"),
         if binary { ", binary 'true'" } else { "" },
+        // For our heartbeats; those of the application come too, and are passed over.
+        if server_version >= 140_000 { ", messages 'true'" } else { "" },
     );
     wire.start_copy(&command, b'W').await.map_err(|error| explain_start(error, slot)).with_context(doing)?;
     tracing::info!(slot, %from, binary, protocol, "streaming");
@@ -101,8 +103,9 @@ async fn check_slot(wire: &mut Wire, slot: &str, from: Lsn) -> Result<()> {
         return Err(Error::new(Kind::SlotInUse, format!("process {pid} of the source reads the slot already")));
     }
     if row.get(1).and_then(Option::as_deref) == Some("lost") {
-        return Err(lost("the source has thrown away log that the slot needs (wal_status is \"lost\")".into())
-            .fix("raise max_slot_wal_keep_size, then begin again: cutwater teardown, cutwater run"));
+        let why = "the source has thrown away log that the slot needs (wal_status is \"lost\")";
+        return Err(Error::new(Kind::SlotLost, why)
+            .fix("raise max_slot_wal_keep_size (or set it to -1), then begin again: cutwater teardown, cutwater run"));
     }
     if let Some(Some(confirmed)) = row.first() {
         let confirmed: Lsn = confirmed.parse()?;
