@@ -35,6 +35,15 @@ pub(crate) struct ServerError<'a> {
     pub detail: Option<&'a str>,
     /// `H`
     pub hint: Option<&'a str>,
+    /// `W`
+    pub context: Option<&'a str>,
+}
+
+/// The place in a COPY that an error's context names, without the value: `line 3, column email`.
+fn copy_place(context: &str) -> Option<&str> {
+    let (_, place) = context.lines().find(|line| line.starts_with("COPY "))?.split_once(", line ")?;
+    let end = place.find([':', '\n']).unwrap_or(place.len());
+    Some(&place[..end])
 }
 
 impl From<ServerError<'_>> for Error {
@@ -42,6 +51,9 @@ impl From<ServerError<'_>> for Error {
         let mut why = server.message.to_owned();
         if let Some(detail) = server.detail {
             why.push_str(&format!(" ({detail})"));
+        }
+        if let Some(place) = server.context.and_then(copy_place) {
+            why.push_str(&format!(" (line {place})"));
         }
         let made = Error::new(sqlstate_kind(&SqlState::from_code(server.code)), why);
         match (server.hint, server.code) {
@@ -81,8 +93,14 @@ pub(crate) fn unbound() -> Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            return ServerError { code: db.code().code(), message: db.message(), detail: db.detail(), hint: db.hint() }
-                .into();
+            return ServerError {
+                code: db.code().code(),
+                message: db.message(),
+                detail: db.detail(),
+                hint: db.hint(),
+                context: db.where_(),
+            }
+            .into();
         }
         if error.is_closed() {
             return Error::new(Kind::Connection, "the connection was closed");
@@ -96,5 +114,18 @@ impl From<tokio_postgres::Error> for Error {
             _ => Kind::Protocol,
         };
         Error::new(kind, why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_in_a_copy_is_told_and_the_value_is_not() {
+        let place = |context| copy_place(context);
+        assert_eq!(place("COPY t, line 3, column email: \"secret\""), Some("3, column email"));
+        assert_eq!(place("JSON data, line 1: {x\nCOPY t, line 7, column j: \"{x\""), Some("7, column j"));
+        assert_eq!(place("PL/pgSQL function f() line 3 at RAISE"), None);
     }
 }

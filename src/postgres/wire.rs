@@ -32,13 +32,17 @@ pub enum Purpose {
 }
 
 /// A session's settings, sent with the startup packet so that no statement is needed: the same as `session.sql`.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 15] = [
     ("client_encoding", "UTF8"),
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
+    ("quote_all_identifiers", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -334,7 +338,7 @@ fn data_row(mut body: Bytes) -> Result<TextRow> {
 /// An ErrorResponse: fields of a type byte and a string, ended by a zero.
 /// <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 pub fn server_error(body: &[u8]) -> Error {
-    let (mut code, mut message, mut detail, mut hint) = ("", "", None, None);
+    let (mut code, mut message, mut detail, mut hint, mut context) = ("", "", None, None, None);
     for field in body.split(|&byte| byte == 0) {
         let Some((kind, value)) = field.split_first() else { continue };
         let value = std::str::from_utf8(value).unwrap_or("(not UTF-8)");
@@ -343,10 +347,11 @@ pub fn server_error(body: &[u8]) -> Error {
             b'M' => message = value,
             b'D' => detail = Some(value),
             b'H' => hint = Some(value),
+            b'W' => context = Some(value),
             _ => {}
         }
     }
-    ServerError { code, message, detail, hint }.into()
+    ServerError { code, message, detail, hint, context }.into()
 }
 
 fn unexpected(tag: u8) -> Error {

@@ -294,7 +294,7 @@ impl Pair {
         let head = connect(&ends.source, &name).await?;
         let mut encodings = Vec::new();
         for client in [&source, &target] {
-            client.batch_execute("SET lc_monetary = 'C'; SET default_transaction_read_only = on").await?;
+            client.batch_execute("SET default_transaction_read_only = on").await?;
             // Postgres 14: a scan whose reader has gone ends, instead of running to its end for nobody.
             let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
             if let Some(budget) = options.budget {

@@ -45,7 +45,8 @@ async fn session(url: &str) -> Client {
     client
         .batch_execute(
             "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3;
-             SET bytea_output = 'hex'; SET work_mem = '128MB'; SET row_security = off",
+             SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET quote_all_identifiers = off; SET search_path = public;
+             SET work_mem = '128MB'; SET row_security = off",
         )
         .await
         .unwrap();

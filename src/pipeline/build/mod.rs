@@ -16,6 +16,7 @@
 //! load. Nothing is ever dropped or altered that was not made here. What can go wrong: a table that lacks a column, a
 //! trigger that would fire while changes are applied (TRAPS 15), an extension or a privilege missing at the target.
 
+mod absent;
 mod errors;
 mod late;
 mod workers;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use self::absent::{Absent, joinable};
 use self::errors::{already_there, explain};
 use self::workers::{Statement, side_by_side};
 use super::progress::Progress;
@@ -107,17 +109,19 @@ impl<'a> SchemaWork<'a> {
     /// Builds what is missing: keys first, then the other indexes, then the statistics.
     pub async fn build_keys_and_indexes(&self, halt: &CancellationToken) -> Result<()> {
         let carried = self.carried_or_nothing().await?;
-        let mut keys: Vec<Statement> = carried.keys.iter().map(Statement::of).collect();
+        let target = self.target().await?;
+        let absent = Absent::find(&target, carried).await?;
+        let mut keys: Vec<Statement> = absent.leave_out(&carried.keys).map(Statement::of).collect();
         keys.extend(self.reshaped().filter_map(|table| {
             let label = format!("primary key of {}", table.shaped.name);
             ddl::add_primary_key(&table.shaped).map(|sql| Statement { label, sql })
         }));
-        let indexes: Vec<Statement> = carried.indexes.iter().map(Statement::of).collect();
-        let attaches: Vec<Statement> = carried.attaches.iter().map(Statement::of).collect();
-        let total = keys.len() + indexes.len() + attaches.len() + carried.after.len();
+        let indexes: Vec<Statement> = absent.leave_out(&carried.indexes).map(Statement::of).collect();
+        let total = keys.len() + indexes.len() + carried.attaches.len() + carried.after.len();
         self.progress.set_indexes(0, total as u64);
         self.run(keys, &carried.settings, self.config.snapshot.workers, halt).await?;
         self.run(indexes, &carried.settings, self.config.snapshot.workers, halt).await?;
+        let attaches = joinable(&target, &carried.attaches).await?.into_iter().map(Statement::of).collect();
         // An attach locks parent and child; the order of the dump is from the leaves up.
         self.run(attaches, &carried.settings, 1, halt).await?;
         let analyze = self.plan.tables().map(|table| Statement {
@@ -137,7 +141,10 @@ impl<'a> SchemaWork<'a> {
             let built = carried.keys.len() + carried.indexes.len() + carried.attaches.len();
             self.progress.set_indexes(built as u64, (built + carried.after.len()) as u64);
         }
-        let (now, late) = late::part(&self.target().await?, &carried.after).await?;
+        let target = self.target().await?;
+        let absent = Absent::find(&target, carried).await?;
+        let after: Vec<DumpEntry> = absent.leave_out(&carried.after).cloned().collect();
+        let (now, late) = late::part(&target, &after).await?;
         if let Some(words) = count(&late) {
             tracing::info!("session_replication_role is not permitted at the target: {words} are made at the cutover");
         }

@@ -11,6 +11,7 @@ mod pooler;
 mod source;
 mod standby;
 mod target;
+mod types;
 
 use std::fmt;
 
@@ -143,6 +144,7 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
     let facts = source::settings(&old, config, &application, &mut report).await?;
     source::tables(&old, &from.user, plan, &mut report).await?;
+    types::columns(&old, plan, &mut report).await?;
     source::privileges(&old, &given, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
     target::server(&new, &to.user, &from, &to, &facts, &mut report).await?;

@@ -23,6 +23,7 @@ use futures::SinkExt;
 use jiff::Timestamp;
 use tokio_postgres::Statement;
 
+use super::catalog::TargetTable;
 use super::encode::{CopyEncoder, Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::single::steps;
@@ -31,7 +32,7 @@ use super::state::{durable, fenced};
 use super::tables::{Entry, Tables};
 use super::tracking::{self, Tracker};
 use super::trouble::{Stopped, Trouble, count, is_about_a_row};
-use super::{cutover, session};
+use super::{cutover, session, truncate};
 use crate::change::{Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
 use crate::error::{Context, Error, Kind, Result};
@@ -320,12 +321,12 @@ impl PgApplier {
                 Some((_, condition)) => {
                     statements.push(format!("DELETE FROM {} WHERE {condition}", entry.target.only()));
                 }
-                None => tables.push(entry.target.only()),
+                None => tables.push(entry),
             }
         }
-        let identity = if truncate.restart_identity { " RESTART IDENTITY" } else { "" };
-        if !tables.is_empty() {
-            statements.push(format!("TRUNCATE {}{identity}", tables.join(", ")));
+        let targets: Vec<&TargetTable> = tables.iter().map(|entry| &entry.target).collect();
+        if !targets.is_empty() {
+            statements.push(truncate::statement(&self.client, &targets, truncate.restart_identity).await?);
         }
         Ok(statements.join("; "))
     }

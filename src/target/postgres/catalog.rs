@@ -32,14 +32,51 @@ pub(super) struct Attribute {
     pub is_array: bool,
     pub identity: Option<IdentityColumn>,
     pub generated: bool,
+    /// Whether there is a cast function from text, which need not read what the type's input function reads.
+    pub odd_cast: bool,
+    /// Whether strings that compare equal are equal: not so under some ICU collations.
+    pub deterministic: bool,
+    /// The type, quoted, that a domain is of in the end; `None` for what is no domain.
+    pub domain_of: Option<String>,
     /// Schema of the `=` of its type; `None` for json, xml, point …
     pub equality: Option<String>,
+}
+
+/// A type whose values are plain text of any length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Text,
+    /// `character` without a length, which keeps every blank.
+    Bpchar,
+}
+
+impl Carrier {
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Carrier::Text => "pg_catalog.text",
+            Carrier::Bpchar => "pg_catalog.bpchar",
+        }
+    }
+
+    /// Built in, so the same on every server.
+    pub(super) fn oid(self) -> u32 {
+        match self {
+            Carrier::Text => 25,
+            Carrier::Bpchar => 1042,
+        }
+    }
 }
 
 impl Attribute {
     /// The type for a cast: quoted, without modifier, so that a value that is too long is refused and not cut.
     pub(super) fn type_sql(&self) -> String {
         format!("{}.{}", Ident(&self.type_schema), Ident(&self.type_name))
+    }
+
+    /// The type of a parameter that holds the value as text and is cast to the column's type. A cast goes by the type's
+    /// input function, as it should, unless there is a cast function between just these two types.
+    pub(super) fn text_carrier(&self) -> Carrier {
+        if self.odd_cast { Carrier::Bpchar } else { Carrier::Text }
     }
 
     /// Whether values that are equal by `=` are the same value, in every digit and letter.
@@ -60,7 +97,7 @@ impl Attribute {
             "bytea",
             "name",
         ];
-        self.type_schema == "pg_catalog" && EXACT.contains(&self.type_name.as_str())
+        self.deterministic && self.type_schema == "pg_catalog" && EXACT.contains(&self.type_name.as_str())
     }
 }
 
@@ -108,6 +145,9 @@ pub(super) async fn describe(client: &Client, names: &[&TableName]) -> Result<Ha
             },
             generated: row.get(11),
             equality: row.get(13),
+            odd_cast: row.get(15),
+            deterministic: row.get(16),
+            domain_of: row.get(17),
         });
     }
     Ok(found)

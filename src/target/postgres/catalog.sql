@@ -6,13 +6,30 @@ SELECT n.nspname, c.relname, c.relkind::text, a.attname,
        t.typcategory = 'A' AS is_array,
        -- Enums and ranges compare by operators of the system; what a composite compares by depends on its fields.
        CASE WHEN elem.typtype IN ('e', 'r', 'm') THEN 'pg_catalog' ELSE eq.nspname END AS equality,
-       c.reltype
+       c.reltype,
+       -- A cast from text by a function (regclass, "char", those of users) need not be the type's input function.
+       EXISTS (SELECT FROM pg_cast k WHERE k.castsource = 'text'::regtype AND k.casttarget = last.oid
+                                       AND k.castmethod = 'f') AS odd_cast,
+       coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation), true) AS deterministic,
+       -- A domain over an enum, a range or an array has no "=" of its own.
+       CASE WHEN t.typtype = 'd' THEN format('%I.%I', lastn.nspname, last.typname) END AS domain_of
   FROM unnest($1::text[], $2::text[]) AS wanted(schema, name)
   JOIN pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p')
   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_namespace tn ON tn.oid = t.typnamespace
+  -- What a domain, or a domain of a domain, is of in the end.
+  LEFT JOIN LATERAL (
+      WITH RECURSIVE below(oid, typtype, typbasetype) AS (
+          SELECT t.oid, t.typtype, t.typbasetype
+          UNION ALL
+          SELECT d.oid, d.typtype, d.typbasetype FROM below JOIN pg_type d ON d.oid = below.typbasetype
+      )
+      SELECT oid FROM below WHERE typtype <> 'd'
+  ) AS bottom ON true
+  LEFT JOIN pg_type last ON last.oid = bottom.oid
+  LEFT JOIN pg_namespace lastn ON lastn.oid = last.typnamespace
   -- A domain of a domain keeps the first base here; it then compares by pg_catalog's operator, which is right as well.
   LEFT JOIN pg_type base ON base.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
   -- Arrays compare by the operator of their elements.

@@ -9,7 +9,7 @@ use futures::{SinkExt, StreamExt};
 
 use super::catalog::{TargetTable, describe};
 use super::session;
-use super::sql::no_table;
+use super::sql::{copy_list, no_table};
 use super::state::fenced;
 use crate::change::{ChunkMap, Position};
 use crate::config::Existing;
@@ -222,7 +222,8 @@ async fn copy(
         CopyFormat::PgText => "text",
     };
     let freeze = if freeze { ", FREEZE" } else { "" };
-    let sql = format!("COPY {} ({}) FROM STDIN (FORMAT {format}{freeze})", table.name.sql(), names.join(", "));
+    let list = copy_list(&names.join(", "));
+    let sql = format!("COPY {}{list} FROM STDIN (FORMAT {format}{freeze})", table.name.sql());
     let mut sink = Box::pin(client.copy_in(&sql).await?);
     let mut sent = Loaded::default();
     while let Some(chunk) = stream.next().await {

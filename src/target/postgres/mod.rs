@@ -34,6 +34,7 @@ mod state;
 mod tables;
 mod tracking;
 mod trouble;
+mod truncate;
 
 use std::sync::Arc;
 

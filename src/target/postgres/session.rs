@@ -19,7 +19,7 @@ pub(super) async fn open(info: &ConnInfo, migration: &str) -> Result<Client> {
     client
         .batch_execute(
             "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';
-             SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET jit = off; SET lc_monetary = 'C';
+             SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET jit = off;
              SET idle_in_transaction_session_timeout = '60s'",
         )
         .await?;

@@ -5,7 +5,7 @@
 //!
 //! - binary form: an array per column of the column's own type;
 //! - text form: an array of text per column, cast to the column's type (without modifier: a value that is too long is
-//!   refused by the assignment, not cut by the cast);
+//!   refused by the assignment, not cut by the cast), or of bpchar where a cast function from text exists;
 //! - binary form with an array-typed column: that cannot be the element of an array, so one array of the table's row
 //!   type per row image.
 
@@ -54,6 +54,8 @@ pub(super) enum Layout {
     Single(Vec<(Side, usize)>),
     /// COPY: no parameters.
     None,
+    /// Of a table without columns: an array with as many NULLs as there are rows.
+    Count,
 }
 
 /// A statement and its parameters.
@@ -78,6 +80,10 @@ impl Writer<'_> {
         let all: Vec<usize> = (0..self.attributes.len()).collect();
         match shape {
             Shape::Copy => Ok(Prepared { sql: self.copy(), layout: Layout::None }),
+            Shape::Insert if all.is_empty() => Ok(Prepared {
+                sql: format!("INSERT INTO {} SELECT FROM unnest($1::pg_catalog.text[])", self.table.name.sql()),
+                layout: Layout::Count,
+            }),
             Shape::Insert => {
                 let source = self.source(&slots(Side::New, &all));
                 let sql = format!(
@@ -156,7 +162,7 @@ impl Writer<'_> {
             Form::Text => "text",
             Form::Binary => "binary",
         };
-        format!("COPY {} ({}) FROM STDIN (FORMAT {format})", self.table.name.sql(), self.names(&all))
+        format!("COPY {}{} FROM STDIN (FORMAT {format})", self.table.name.sql(), copy_list(&self.names(&all)))
     }
 
     fn update(&self, unchanged: &[usize], key_moves: bool) -> Result<Prepared> {
@@ -236,8 +242,9 @@ impl Writer<'_> {
             .map(|&column| {
                 let attribute = self.attribute(column);
                 let (name, value) = (Ident(&attribute.name), self.parameter(first_parameter + column, column));
-                // 1.0 equals 1.00, and json has no "=": the text form decides.
-                let as_text = format!("s.{name}::pg_catalog.text IS NOT DISTINCT FROM ({value})::pg_catalog.text");
+                // 1.0 equals 1.00, and json has no "=": the text form decides. That of a record, because its fields are
+                // printed by their output functions; a cast to text would lose blanks, or be one of the user's own.
+                let as_text = format!("ROW(s.{name})::pg_catalog.text = ROW({value})::pg_catalog.text");
                 match &attribute.equality {
                     Some(schema) if schema == "pg_catalog" && attribute.equality_is_identity() => {
                         format!("s.{name} IS NOT DISTINCT FROM {value}")
@@ -256,7 +263,7 @@ impl Writer<'_> {
         let ty = self.attribute(column).type_sql();
         match self.form {
             Form::Binary => format!("${number}::{ty}"),
-            Form::Text => format!("${number}::pg_catalog.text::{ty}"),
+            Form::Text => format!("${number}::{}::{ty}", self.attribute(column).text_carrier().sql()),
         }
     }
 
@@ -279,7 +286,8 @@ impl Writer<'_> {
                 let attribute = self.attribute(column);
                 let schema = attribute.equality.as_deref().unwrap_or("pg_catalog");
                 let value = source.expression(side, column);
-                format!("t.{} OPERATOR({}.=) {value}", Ident(&attribute.name), Ident(schema))
+                let as_base = attribute.domain_of.as_ref().map(|base| format!("::{base}")).unwrap_or_default();
+                format!("t.{}{as_base} OPERATOR({}.=) {value}{as_base}", Ident(&attribute.name), Ident(schema))
             })
             .collect::<Vec<_>>()
             .join(" AND ")
@@ -305,7 +313,7 @@ impl Writer<'_> {
                     expressions.push((side, column, format!("u.c{n}")));
                 }
                 Form::Text => {
-                    params.push(format!("${}::pg_catalog.text[]", n + 1));
+                    params.push(format!("${}::{}[]", n + 1, self.attribute(column).text_carrier().sql()));
                     expressions.push((side, column, format!("u.c{n}::{ty}")));
                 }
             }
@@ -331,6 +339,11 @@ impl Writer<'_> {
         let from = format!("unnest({}) AS u({})", params.join(", "), names.join(", "));
         RowSource { from, expressions, layout: Layout::Records(sides) }
     }
+}
+
+/// The column list of a COPY; a table without columns has none, and `()` is no syntax.
+pub(super) fn copy_list(names: &str) -> String {
+    if names.is_empty() { String::new() } else { format!(" ({names})") }
 }
 
 /// TID scans find the row at once; `tableoid` tells the partitions apart.

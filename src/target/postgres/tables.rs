@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Statement;
 
-use super::catalog::{TargetTable, describe};
+use super::catalog::{Carrier, TargetTable, describe};
 use super::encode::{ArrayBuilder, Form, Raw};
 use super::sql::{Layout, Shape, Side, Writer, no_table};
 use crate::change::{Datum, Row};
@@ -157,6 +157,11 @@ impl Entry {
     ) -> Result<Vec<Raw>> {
         match layout {
             Layout::None => Ok(Vec::new()),
+            Layout::Count => {
+                let mut array = ArrayBuilder::new(Carrier::Text.oid(), 0);
+                rows.into_iter().try_for_each(|_| array.push(form, Datum::Null))?;
+                Ok(vec![array.finish()])
+            }
             Layout::Single(slots) => {
                 let mut params = Vec::with_capacity(slots.len());
                 for (new, origin) in rows {
@@ -178,13 +183,16 @@ impl Entry {
         slots: &[(Side, usize)],
         rows: impl Iterator<Item = (&'r Row, Option<&'r Row>)>,
     ) -> Result<Vec<Raw>> {
-        const TEXT: u32 = 25;
         let expected = rows.size_hint().0 * 16;
         let mut arrays: Vec<ArrayBuilder> = slots
             .iter()
-            .map(|&(_, column)| match form {
-                Form::Text => ArrayBuilder::new(TEXT, expected),
-                Form::Binary => ArrayBuilder::new(self.target.attributes[self.attributes[column]].type_oid, expected),
+            .map(|&(_, column)| {
+                let attribute = &self.target.attributes[self.attributes[column]];
+                let element = match form {
+                    Form::Text => attribute.text_carrier().oid(),
+                    Form::Binary => attribute.type_oid,
+                };
+                ArrayBuilder::new(element, expected)
             })
             .collect();
         // One walk over each row: which array takes the column, per side.

@@ -1,0 +1,257 @@
+//! Tables of every shape, and every kind of change to them, through the real binary: what arrives is what is there.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Cutwater, Database, assert_equal, pair};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn catch_up(cutwater: &Cutwater) -> String {
+    cutwater.run(&["run", "--until", "caught-up"], 3 * MINUTE).await.assert_code(0).stderr
+}
+
+/// Every table that is migrated, quoted.
+async fn tables(source: &Database) -> Vec<String> {
+    let sql =
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+                 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cutwater') ORDER BY 1";
+    source.connect().await.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn assert_same(source: &Database, target: &Database) {
+    let tables = tables(source).await;
+    let names: Vec<&str> = tables.iter().map(String::as_str).collect();
+    assert_equal(&source.url(), &target.url(), &names).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_every_shape_follow_every_change() {
+    let (source, target) = pair().await;
+    source.execute(include_str!("cases/shapes.sql")).await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    catch_up(&cutwater).await;
+    assert_same(&source, &target).await;
+    for changes in include_str!("cases/changes.sql").split("-- then") {
+        source.execute(changes).await;
+        catch_up(&cutwater).await;
+        assert_same(&source, &target).await;
+    }
+    // ONLY the parent, and the child apart.
+    let only = |table: &str| format!("SELECT count(*) FROM ONLY {table}");
+    for table in ["s.parent", "s.child", "s.\"grand child\""] {
+        assert_eq!(source.value::<i64>(&only(table)).await, target.value::<i64>(&only(table)).await, "{table}");
+    }
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_of_another_structure_gets_the_same_rows() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+             CREATE TABLE parts (id int, day date, m mood, v text, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+             CREATE TABLE parts_a PARTITION OF parts FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+             CREATE TABLE parts_b PARTITION OF parts FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+             CREATE TABLE flat (id int PRIMARY KEY, m mood, n int, gone int, v text);
+             ALTER TABLE flat DROP COLUMN gone;
+             INSERT INTO parts SELECT i, date '2025-06-01' + i, 'ok', 'v' || i FROM generate_series(1, 400) i;
+             INSERT INTO flat SELECT i, 'happy', i, 'v' || i FROM generate_series(1, 400) i;",
+        )
+        .await;
+    // A plain table for a partitioned one and the other way round; labels and columns in another order, types wider.
+    target
+        .execute(
+            "CREATE TYPE mood AS ENUM ('happy', 'new', 'ok', 'sad');
+             CREATE TABLE parts (v text, m mood, day date, id bigint, PRIMARY KEY (id, day));
+             CREATE TABLE flat (v text, extra int DEFAULT 7, n numeric, m mood, id int PRIMARY KEY) PARTITION BY HASH (id);
+             CREATE TABLE flat_0 PARTITION OF flat FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE flat_1 PARTITION OF flat FOR VALUES WITH (MODULUS 2, REMAINDER 1);",
+        )
+        .await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let digest = "SELECT md5(string_agg(concat_ws('|', id, day, m, v), ',' ORDER BY id, day) ) FROM parts";
+    let flat = "SELECT md5(string_agg(concat_ws('|', id, m, n, v), ',' ORDER BY id)) FROM flat";
+    for changes in [
+        "SELECT 1",
+        "UPDATE parts SET day = day + 300 WHERE id % 3 = 0; DELETE FROM parts WHERE id % 7 = 0;
+         UPDATE parts SET m = 'sad', v = NULL WHERE id % 5 = 0; INSERT INTO parts VALUES (9999, '2026-05-05', 'happy', '');
+         UPDATE flat SET id = id + 1000 WHERE id % 3 = 0; DELETE FROM flat WHERE id % 7 = 0; UPDATE flat SET m = 'sad', n = -1 WHERE id % 5 = 0",
+        "TRUNCATE flat; INSERT INTO flat VALUES (1, 'ok', 2, 'again')",
+    ] {
+        source.execute(changes).await;
+        catch_up(&cutwater).await;
+        assert_eq!(source.value::<String>(digest).await, target.value::<String>(digest).await);
+        assert_eq!(source.value::<String>(flat).await, target.value::<String>(flat).await);
+    }
+    assert_eq!(
+        target.value::<i64>("SELECT count(*) FROM flat WHERE extra = 7").await,
+        1,
+        "a column of its own keeps its default"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_meets_a_table_that_refers_to_the_emptied_one() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1), (2)").await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    catch_up(&cutwater).await;
+    target.execute("CREATE TABLE \"out side\" (id int PRIMARY KEY, a int CONSTRAINT to_a REFERENCES a)").await;
+    // Nothing refers to a row: it is emptied.
+    source.execute("TRUNCATE a; INSERT INTO a VALUES (3), (4)").await;
+    catch_up(&cutwater).await;
+    assert_same(&source, &target).await;
+    // A row does: that is named, with what to do, and nothing is lost by doing it.
+    target.execute("INSERT INTO \"out side\" VALUES (1, 3)").await;
+    source.execute("TRUNCATE a; INSERT INTO a VALUES (5)").await;
+    let refused = cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(1);
+    let said = &refused.stderr;
+    assert!(
+        said.contains("rows of public.out side, which is not migrated, refer to it at the target (to_a)"),
+        "{said}"
+    );
+    assert!(said.contains("ALTER TABLE \"public\".\"out side\" DROP CONSTRAINT \"to_a\""), "{said}");
+    target.execute("ALTER TABLE \"out side\" DROP CONSTRAINT to_a").await;
+    catch_up(&cutwater).await;
+    assert_same(&source, &target).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_types_that_cannot_be_followed_are_refused_with_what_to_do() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+             CREATE TABLE no_key (a int); CREATE TABLE with_index (a int NOT NULL); CREATE UNIQUE INDEX by_a ON with_index (a);
+             CREATE TABLE trees (id int PRIMARY KEY, tree pg_node_tree, names regclass[])",
+        )
+        .await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let check = cutwater.run(&["check"], MINUTE).await.assert_code(3).stdout;
+    for line in [
+        "3 tables have no key",
+        "ALTER TABLE \"public\".\"no_key\" REPLICA IDENTITY FULL;",
+        "ALTER TABLE \"public\".\"with_index\" REPLICA IDENTITY USING INDEX \"by_a\";",
+        "public.trees.\"tree\" (pg_node_tree)",
+        "[[transform]] match = \"public.trees\", columns = [\"*\", \"!tree\"]",
+        "object names in public.trees.\"names\" (regclass[])",
+    ] {
+        assert!(check.contains(line), "{line:?} is not in\n{check}");
+    }
+    cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(1);
+    assert_eq!(
+        source.value::<i64>("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()").await,
+        0,
+        "nothing was begun"
+    );
+}
+
+#[test]
+fn statements_are_plain_ascii_for_servers_of_every_encoding() {
+    fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in files(&source).iter().filter(|path| path.extension().is_some_and(|end| end == "sql")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        // Those of the demo run on servers of its own.
+        assert!(text.is_ascii() || path.components().any(|part| part.as_os_str() == "demo"), "{}", path.display());
+    }
+}
+
+/// A database of another encoding on the server of `beside`.
+async fn encoded(beside: &Database, encoding: &str) -> Database {
+    let name = format!("{}_{}", beside.name, encoding.to_lowercase());
+    let sql = format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    beside.server.execute("postgres", &sql).await.unwrap();
+    Database { server: std::sync::Arc::clone(&beside.server), name }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_converted_from_the_sources_encoding_or_refused() {
+    let (base, target) = pair().await;
+    let latin = encoded(&base, "LATIN1").await;
+    let rows = "CREATE TABLE \"tïtle\" (id int PRIMARY KEY, v text, j jsonb);
+                INSERT INTO \"tïtle\" VALUES (1, 'Müller ß ÿ', '{\"k\": \"é\"}')";
+    latin.execute(rows).await;
+    let cutwater = Cutwater::new(&latin.url(), &target.url());
+    catch_up(&cutwater).await;
+    latin
+        .execute("INSERT INTO \"tïtle\" VALUES (2, 'naïve', NULL); UPDATE \"tïtle\" SET v = v || '±' WHERE id = 1")
+        .await;
+    catch_up(&cutwater).await;
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+    assert_eq!(
+        target.value::<String>("SELECT string_agg(v, ',' ORDER BY id) FROM \"tïtle\"").await,
+        "Müller ß ÿ±,naïve"
+    );
+
+    // SQL_ASCII says nothing of what its bytes mean: those that are no UTF-8 are refused, and the place is named.
+    let (base, target) = pair().await;
+    let ascii = encoded(&base, "SQL_ASCII").await;
+    ascii
+        .execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'plain'), (2, 'utf-8: ü')")
+        .await;
+    let cutwater = Cutwater::new(&ascii.url(), &target.url());
+    catch_up(&cutwater).await;
+    assert_same(&ascii, &target).await;
+    ascii.execute("INSERT INTO t VALUES (3, convert_from('\\xff41', 'SQL_ASCII'))").await;
+    let refused = cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(1);
+    let said = &refused.stderr;
+    assert!(
+        said.contains("public.t (id = 3)") && said.contains("invalid byte sequence for encoding \"UTF8\""),
+        "{said}"
+    );
+}
+
+/// `pg_dump --schema-only` without what is Cutwater's own and what changes from run to run.
+fn dump(database: &Database) -> String {
+    let output = std::process::Command::new(database.server.programs().join("pg_dump"))
+        .args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--exclude-schema=cutwater"])
+        .args(["--dbname", &database.url()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn assert_same_text(source: &str, target: &str) {
+    let differs = source.lines().zip(target.lines()).position(|(a, b)| a != b);
+    let Some(line) = differs.or((source.lines().count() != target.lines().count()).then_some(0)) else { return };
+    let part = |text: &str| text.lines().skip(line.saturating_sub(8)).take(16).collect::<Vec<_>>().join("\n");
+    panic!("the schemas differ at line {line}\nsource:\n{}\n\ntarget:\n{}", part(source), part(target));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_stands_around_the_rows_is_the_same_after_the_run_and_after_the_cutover() {
+    let (source, target) = pair().await;
+    source.execute(include_str!("cases/schema.sql")).await;
+    let before = dump(&source).replace("CREATE UNLOGGED TABLE", "CREATE TABLE");
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let said = catch_up(&cutwater).await;
+    assert_same_text(&before, &dump(&target).replace("CREATE UNLOGGED TABLE", "CREATE TABLE"));
+    assert!(said.contains("not carried over"), "{said}");
+    assert_same(&source, &target).await;
+
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+    let run = cutwater.start(&["run"]);
+    cutwater.run(&["cutover", "--max-lag", "10s", "--hold", "0s"], 2 * MINUTE).await.assert_code(0);
+    run.wait(MINUTE).await.assert_code(0);
+    assert_same_text(&before, &dump(&target).replace("CREATE UNLOGGED TABLE", "CREATE TABLE"));
+    for sequence in ["a.alone", "a.owned", "a.people_numbers"] {
+        let value = format!("SELECT last_value FROM {sequence}");
+        let (old, new): (i64, i64) = (source.value(&value).await, target.value(&value).await);
+        assert!(
+            if sequence == "a.alone" { new <= old } else { new >= old },
+            "{sequence}: {old} at the source, {new} at the target"
+        );
+    }
+}

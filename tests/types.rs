@@ -1,0 +1,443 @@
+//! Every type of the server, in snapshot and stream, in binary and in text form: what arrives is what was written.
+//!
+//! The list is the server's own: a type in `pg_type` for which `types/values.txt` has nothing fails the test. Each type is
+//! tried as a column, as an array (of several dimensions, with other bounds, with NULL), as a key, in a table without key,
+//! and inside domains and composites. Source and target differ in every setting that shapes a value's text.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutwater::config::Url;
+use cutwater::postgres::{ConnInfo, catalog};
+use cutwater::schema::TableSchema;
+use support::{Cutwater, Database, assert_equal, pair};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Settings under which the source's sessions start …
+const SOURCE_SETTINGS: &[(&str, &str)] = &[
+    ("DateStyle", "German, DMY"),
+    ("IntervalStyle", "sql_standard"),
+    ("TimeZone", "Asia/Kathmandu"),
+    ("extra_float_digits", "-15"),
+    ("bytea_output", "escape"),
+    ("xmlbinary", "hex"),
+    ("quote_all_identifiers", "on"),
+    ("search_path", "m, plain, keyed, public"),
+];
+
+/// … and the target's.
+const TARGET_SETTINGS: &[(&str, &str)] = &[
+    ("DateStyle", "SQL, MDY"),
+    ("IntervalStyle", "iso_8601"),
+    ("TimeZone", "America/St_Johns"),
+    ("extra_float_digits", "0"),
+    ("bytea_output", "hex"),
+    ("array_nulls", "off"),
+    ("xmloption", "document"),
+    ("default_text_search_config", "pg_catalog.french"),
+    ("default_transaction_isolation", "serializable"),
+    ("search_path", "\"$user\", keyless"),
+];
+
+/// What `values.txt` says about a type.
+#[derive(Debug, Clone, PartialEq)]
+enum Values {
+    /// Expressions.
+    Of(Vec<String>),
+    /// Nobody can write one.
+    Refused,
+}
+
+fn values(version: u32) -> BTreeMap<String, Values> {
+    let mut found: BTreeMap<String, Values> = BTreeMap::new();
+    let mut section = String::new();
+    for line in include_str!("types/values.txt").lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.to_owned();
+            found.insert(section.clone(), Values::Of(Vec::new()));
+            continue;
+        }
+        if line == "refused" {
+            found.insert(section.clone(), Values::Refused);
+            continue;
+        }
+        let line = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+            Some((from, _)) if version < from.parse().unwrap() => continue,
+            Some((_, expression)) => expression,
+            None => line,
+        };
+        let Some(Values::Of(list)) = found.get_mut(&section) else { panic!("{line} stands below no type") };
+        list.push(line.to_owned());
+    }
+    found
+}
+
+/// A type of the catalogue that a column may have.
+#[derive(Debug, Clone)]
+struct Type {
+    /// Quoted.
+    sql: String,
+    /// The name of its tables, quoted.
+    table: String,
+    has_array: bool,
+}
+
+/// Every type that a column may have, except arrays and the row types of the system's own tables.
+async fn types(source: &Database) -> Vec<Type> {
+    let sql = "SELECT format('%I.%I', n.nspname, t.typname), format('%I', t.typname), t.typarray <> 0
+                 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+                 LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+                WHERE t.typtype <> 'p' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = t.oid)
+                  AND (t.typtype <> 'c' OR c.relkind = 'c' OR n.nspname = 'm')
+                ORDER BY t.oid";
+    let rows = source.connect().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| Type { sql: row.get(0), table: row.get(1), has_array: row.get(2) }).collect()
+}
+
+fn settings(database: &Database, settings: &[(&str, &str)]) -> String {
+    settings.iter().fold(String::new(), |sql, (name, value)| {
+        // A list of schemas is written as it is.
+        let value = if *name == "search_path" { (*value).to_owned() } else { format!("'{value}'") };
+        sql + &format!("ALTER DATABASE {} SET {name} = {value};", database.name)
+    })
+}
+
+/// The tables of one type, filled with its values.
+struct Matrix {
+    ty: Type,
+    /// Its values, each as an expression of the type.
+    values: Vec<String>,
+    keyed: bool,
+}
+
+impl Matrix {
+    fn new(ty: &Type, values: &[String]) -> Matrix {
+        let cast = |value: &String| format!("({value})::{}", ty.sql);
+        Matrix { ty: ty.clone(), values: values.iter().map(cast).collect(), keyed: false }
+    }
+
+    /// The value at this place of the endless row of values, with a NULL after each round.
+    fn value(&self, index: usize) -> String {
+        let index = index % (self.values.len() + 1);
+        self.values.get(index).cloned().unwrap_or_else(|| "NULL".to_owned())
+    }
+
+    fn array(&self, index: usize) -> String {
+        let (a, b) = (self.value(index), self.value(index + 1));
+        let all = self.values.join(", ");
+        let ty = &self.ty.sql;
+        match index % 5 {
+            0 => format!("ARRAY[{all}, NULL]::{ty}[]"),
+            1 => format!("'{{}}'::{ty}[]"),
+            2 => format!("ARRAY[[{a}, NULL], [{b}, {a}]]::{ty}[]"),
+            3 => format!("('[-2:0]=' || (ARRAY[{a}, NULL, {b}]::{ty}[])::text)::{ty}[]"),
+            _ => "NULL".to_owned(),
+        }
+    }
+
+    /// A row of `plain`: id, u, v, a.
+    fn plain_row(&self, id: usize, index: usize) -> String {
+        let array = if self.ty.has_array { self.array(index) } else { "NULL".into() };
+        format!("({id}, {id}, {}, {array})", self.value(index))
+    }
+
+    /// How many rows the snapshot finds in `plain`: every value and every form of array.
+    fn rows(&self) -> usize {
+        (self.values.len() + 1).max(6)
+    }
+
+    fn setup(&self) -> String {
+        let Type { sql: ty, table, has_array } = &self.ty;
+        let array = if *has_array { format!("{ty}[]") } else { "int".into() };
+        let rows: Vec<String> = (0..self.rows()).map(|n| self.plain_row(n + 1, n)).collect();
+        let mut sql = format!(
+            "CREATE TABLE plain.{table} (id int PRIMARY KEY, u int UNIQUE, v {ty}, a {array});
+             INSERT INTO plain.{table} VALUES {};
+             CREATE TABLE keyless.{table} (n int, v {ty}, a {array});
+             ALTER TABLE keyless.{table} REPLICA IDENTITY FULL;
+             INSERT INTO keyless.{table} SELECT id, v, a FROM plain.{table};
+             INSERT INTO keyless.{table} SELECT id, v, a FROM plain.{table};",
+            rows.join(", ")
+        );
+        if *has_array {
+            write!(
+                sql,
+                "CREATE DOMAIN shaped.d_{plain} AS {ty};
+                 CREATE TYPE shaped.c_{plain} AS (x {ty}, y {ty}[], z shaped.d_{plain});
+                 CREATE TABLE shaped.{table} (id int PRIMARY KEY, d shaped.d_{plain}, da shaped.d_{plain}[],
+                                              c shaped.c_{plain}, ca shaped.c_{plain}[]);
+                 INSERT INTO shaped.{table}
+                     SELECT id, v, ARRAY[v, NULL]::shaped.d_{plain}[], ROW(v, a, v)::shaped.c_{plain}, ARRAY[ROW(v, a, NULL), NULL]::shaped.c_{plain}[]
+                       FROM plain.{table} WHERE v IS NOT NULL;",
+                plain = plain(table),
+            )
+            .unwrap();
+        }
+        sql
+    }
+
+    /// A table whose key is of the type; an error if the type has no order.
+    fn keyed(&self) -> String {
+        let Type { sql: ty, table, .. } = &self.ty;
+        let mut sql = format!("CREATE TABLE keyed.{table} (v {ty} PRIMARY KEY, n int);");
+        for (n, value) in self.values.iter().enumerate().skip(1) {
+            // Values that differ in their text and are equal as keys (1.0 and 1.00) come once. The largest do not fit into
+            // an index, hence the limit.
+            write!(
+                sql,
+                "INSERT INTO keyed.{table} SELECT v, {n} FROM (SELECT {value} AS v) s WHERE length(ROW(v)::text) < 1000
+                 ON CONFLICT DO NOTHING;"
+            )
+            .unwrap();
+        }
+        sql
+    }
+
+    /// Many rows at once, and every kind of change.
+    fn first_changes(&self) -> String {
+        let Type { table, has_array, .. } = &self.ty;
+        let rows = self.rows();
+        let copies = 70usize.div_ceil(rows);
+        let mut sql = format!(
+            "INSERT INTO plain.{table} SELECT id + 100 * g, id + 100 * g, v, a FROM plain.{table}, generate_series(1, {copies}) g;
+             UPDATE plain.{table} t SET v = (SELECT v FROM plain.{table} s WHERE s.id = 1 + t.id % {rows}),
+                                        a = (SELECT a FROM plain.{table} s WHERE s.id = 1 + t.id % {rows})
+              WHERE t.id < 50;
+             DELETE FROM plain.{table} WHERE id % 5 = 2 AND id > 100;
+             UPDATE plain.{table} SET id = -id WHERE id % 5 = 3 AND id > 100;
+             INSERT INTO keyless.{table} SELECT n + 1000 * g, v, a FROM keyless.{table}, generate_series(1, {copies}) g;
+             UPDATE keyless.{table} SET n = n + 500 WHERE n % 3 = 0;
+             DELETE FROM keyless.{table} WHERE ctid IN (SELECT min(ctid) FROM keyless.{table} WHERE n % 4 = 1 GROUP BY n);
+             UPDATE keyless.{table} t SET v = (SELECT v FROM plain.{table} s WHERE s.id = 1 + t.n % {rows}) WHERE n < 50;"
+        );
+        if self.keyed {
+            let first = &self.values[0];
+            write!(
+                sql,
+                "UPDATE keyed.{table} SET n = n + 1000 WHERE n % 2 = 0;
+                 DELETE FROM keyed.{table} WHERE n = 1;
+                 DO $x$ BEGIN
+                    UPDATE keyed.{table} SET v = {first} WHERE n = (SELECT max(n) FROM keyed.{table});
+                 EXCEPTION WHEN unique_violation THEN NULL; END $x$;
+                 INSERT INTO keyed.{table} VALUES ({}, -1) ON CONFLICT DO NOTHING;",
+                self.values.get(1).filter(|value| !value.contains("repeat")).unwrap_or(first),
+            )
+            .unwrap();
+        }
+        if *has_array {
+            write!(
+                sql,
+                "UPDATE shaped.{table} t SET d = s.d, ca = s.ca FROM shaped.{table} s WHERE s.id = t.id + 1;
+                 INSERT INTO shaped.{table} SELECT id + 100, d, da, c, ca FROM shaped.{table};
+                 DELETE FROM shaped.{table} WHERE id = 2; UPDATE shaped.{table} SET id = -id WHERE id = 1;"
+            )
+            .unwrap();
+        }
+        sql
+    }
+
+    /// Few rows, and numbers that pass through each other's, which a set-based statement cannot do.
+    fn second_changes(&self) -> String {
+        let table = &self.ty.table;
+        let rows: Vec<String> = (0..self.rows()).map(|n| self.plain_row(n + 5000, n)).collect();
+        format!(
+            "INSERT INTO plain.{table} VALUES {};
+             UPDATE plain.{table} SET u = -u WHERE id BETWEEN 1 AND 60;
+             UPDATE plain.{table} t SET u = 1 - u, v = (SELECT v FROM plain.{table} s WHERE s.id = 5000 + t.id % 3),
+                                        a = (SELECT a FROM plain.{table} s WHERE s.id = 5000 + t.id % 4)
+              WHERE id BETWEEN 1 AND 60;
+             UPDATE plain.{table} SET v = NULL WHERE id = 5001; DELETE FROM plain.{table} WHERE id = 5003;
+             UPDATE plain.{table} SET id = 6000 WHERE id = 5002;
+             UPDATE keyless.{table} SET a = NULL WHERE n = 1; DELETE FROM keyless.{table} WHERE n = 2;",
+            rows.join(", ")
+        )
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let table = &self.ty.table;
+        let mut tables = vec![format!("plain.{table}"), format!("keyless.{table}")];
+        if self.keyed {
+            tables.push(format!("keyed.{table}"));
+        }
+        if self.ty.has_array {
+            tables.push(format!("shaped.{table}"));
+        }
+        tables
+    }
+}
+
+/// A quoted name without what needs quotes.
+fn plain(quoted: &str) -> String {
+    quoted.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+async fn version(database: &Database) -> u32 {
+    database.value::<i32>("SELECT current_setting('server_version_num')::int / 10000").await as u32
+}
+
+/// Makes and fills the tables of every type that `wanted` takes; returns what was made.
+async fn build(source: &Database, target: &Database, wanted: impl Fn(&str) -> bool) -> Vec<Matrix> {
+    source.execute(include_str!("types/setup.sql")).await;
+    let types = types(source).await;
+    source.execute(&settings(source, SOURCE_SETTINGS)).await;
+    // Other OIDs for everything that comes after.
+    target
+        .execute("CREATE TABLE junk (a int); CREATE TYPE junk_type AS (b int); CREATE TYPE junk_enum AS ENUM ('x')")
+        .await;
+    target.execute("DROP TABLE junk; DROP TYPE junk_type, junk_enum").await;
+    target.execute(&settings(target, TARGET_SETTINGS)).await;
+    let values = values(version(source).await);
+    let mut matrices = Vec::new();
+    let (mut forgotten, mut client) = (Vec::new(), writer(source).await);
+    for ty in types {
+        match values.get(&ty.sql) {
+            None => forgotten.push(ty.sql),
+            Some(Values::Refused) => {
+                let made = client.batch_execute(&format!("SELECT ''::{}", ty.sql)).await;
+                assert!(made.is_err(), "{} takes values, so it is to be tried", ty.sql);
+            }
+            Some(Values::Of(list)) if wanted(&ty.sql) => matrices.push(Matrix::new(&ty, list)),
+            Some(Values::Of(_)) => {}
+        }
+    }
+    assert!(forgotten.is_empty(), "tests/types/values.txt has no values of {forgotten:?}");
+    let work = client.transaction().await.unwrap();
+    for matrix in &matrices {
+        let sql = matrix.setup();
+        work.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\nin: {sql}"));
+    }
+    work.commit().await.unwrap();
+    for matrix in &mut matrices {
+        let sql = matrix.keyed();
+        match client.batch_execute(&sql).await {
+            Ok(()) => matrix.keyed = true,
+            Err(error) if error.code().is_some_and(|code| code.code() == "42704") => {}
+            Err(error) => panic!("{error:?}\nin: {sql}"),
+        }
+    }
+    matrices
+}
+
+/// A session whose own texts can be read again: arrays with other bounds are made from text.
+async fn writer(source: &Database) -> tokio_postgres::Client {
+    let client = source.connect().await;
+    let settings =
+        "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3";
+    client.batch_execute(settings).await.unwrap();
+    client
+}
+
+/// Changes in one transaction a type.
+async fn change(source: &Database, matrices: &[Matrix], changes: impl Fn(&Matrix) -> String) {
+    let client = writer(source).await;
+    for matrix in matrices {
+        let sql = changes(matrix);
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\nin: {sql}"));
+    }
+}
+
+async fn assert_all_equal(source: &Database, target: &Database, matrices: &[Matrix]) {
+    let tables: Vec<String> = matrices.iter().flat_map(Matrix::tables).collect();
+    let names: Vec<&str> = tables.iter().map(String::as_str).collect();
+    assert_equal(&source.url(), &target.url(), &names).await;
+}
+
+/// Snapshot, many changes, few changes; equal after each. Returns what the stream's runs logged.
+async fn migrate(cutwater: Cutwater, source: &Database, target: &Database, matrices: &[Matrix]) -> String {
+    let cutwater = cutwater.env("RUST_LOG", "cutwater=debug");
+    cutwater.run(&["run", "--until", "caught-up"], 2 * MINUTE).await.assert_code(0);
+    assert_all_equal(source, target, matrices).await;
+    change(source, matrices, Matrix::first_changes).await;
+    let first = cutwater.run(&["run", "--until", "caught-up"], 2 * MINUTE).await.assert_code(0);
+    assert_all_equal(source, target, matrices).await;
+    change(source, matrices, Matrix::second_changes).await;
+    let second = cutwater.run(&["run", "--until", "caught-up"], 2 * MINUTE).await.assert_code(0);
+    assert_all_equal(source, target, matrices).await;
+    assert!(second.stderr.contains("replayed row by row"), "the rows should have been replayed\n{}", second.stderr);
+    cutwater.run(&["verify"], 2 * MINUTE).await.assert_code(0);
+    first.stderr + &second.stderr
+}
+
+/// Names of the types that may travel in binary form, as the engine sees it: alone, and with their arrays.
+async fn binary_types(source: &Database) -> (BTreeSet<String>, BTreeSet<String>) {
+    let info = ConnInfo::parse(&Url::new(source.url())).unwrap();
+    let client = cutwater::postgres::connect(&info, "test").await.unwrap();
+    let tables = catalog::tables(&client).await.unwrap();
+    let plain: Vec<_> = tables.iter().filter(|table| table.name.schema == "plain").collect();
+    let of = |column: &[&str]| {
+        let binary = |t: &&&Arc<TableSchema>| column.iter().all(|name| t.column(name).unwrap().ty.portable_binary);
+        plain.iter().filter(binary).map(|t| t.name.table.clone()).collect()
+    };
+    (of(&["v"]), of(&["v", "a"]))
+}
+
+/// The form that `docs/types.md` gives for each type that is not of one's own.
+fn documented() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for line in include_str!("../docs/types.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, _, types, form, ..] = cells[..] else { continue };
+        for name in types.split('`').skip(1).step_by(2) {
+            let before = found.insert(name.trim_matches('"').to_owned(), form.to_owned());
+            assert!(before.is_none(), "docs/types.md has {name} twice");
+        }
+    }
+    found
+}
+
+fn unquoted(name: &str) -> String {
+    name.trim_matches('"').replace("\"\"", "\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_arrives_as_it_was_written() {
+    let (source, target) = pair().await;
+    let matrices = build(&source, &target, |_| true).await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let log = migrate(cutwater, &source, &target, &matrices).await;
+    assert!(log.contains("\"binary\":false"), "composites cannot travel in binary form\n{log}");
+
+    // And the documentation says of each what the engine does.
+    let documented = documented();
+    let (binary, _) = binary_types(&source).await;
+    let of_their_own = |sql: &str| sql.starts_with("m.");
+    for (sql, values) in values(version(&source).await).iter().filter(|(sql, _)| !of_their_own(sql)) {
+        let name = unquoted(sql.split_once('.').unwrap().1);
+        let form = documented.get(&name).unwrap_or_else(|| panic!("docs/types.md says nothing of {sql}"));
+        let here = matrices.iter().any(|matrix| matrix.ty.sql == *sql);
+        let expected = match values {
+            Values::Refused => "refused",
+            Values::Of(_) if binary.contains(&name) => "binary",
+            Values::Of(_) => "text",
+        };
+        assert!(
+            form == expected || !here && expected == "text",
+            "docs/types.md says {form} of {sql}: it is {expected}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_with_a_binary_form_arrives_in_it() {
+    let (source, target) = pair().await;
+    let mut matrices = build(&source, &target, |_| true).await;
+    let (_, binary) = binary_types(&source).await;
+    matrices.retain(|matrix| binary.contains(&unquoted(&matrix.ty.table)));
+    assert!(matrices.len() > 60, "{binary:?}");
+    matrices.iter_mut().for_each(|matrix| matrix.ty.has_array = false);
+    let tables: Vec<String> = matrices.iter().flat_map(Matrix::tables).map(|table| format!("'{table}'")).collect();
+    let config = format!(
+        "[migration]\nname = \"binary\"\n[source]\nurl = \"{}\"\ntables = [{}]\n[target]\nurl = \"{}\"\n",
+        source.url(),
+        tables.join(", "),
+        target.url()
+    );
+    let log = migrate(Cutwater::with_config(&config), &source, &target, &matrices).await;
+    assert!(log.contains("\"binary\":true"), "the stream should have been binary\n{log}");
+}

@@ -1,0 +1,43 @@
+-- What stands before the tables of the type matrix, at the source.
+CREATE EXTENSION hstore;
+CREATE EXTENSION citext;
+CREATE EXTENSION ltree;
+CREATE EXTENSION cube;
+CREATE EXTENSION seg;
+CREATE EXTENSION isn;
+CREATE EXTENSION lo;
+CREATE EXTENSION intarray;
+
+CREATE SCHEMA m;
+CREATE TYPE m.mood AS ENUM ('sad', 'very "happy", it''s', 'Ünï');
+ALTER TYPE m.mood ADD VALUE 'ok' BEFORE 'very "happy", it''s';
+CREATE TYPE m."Odd ""Enum" AS ENUM ('a.b', '');
+CREATE TYPE m.pair AS (n int, t text);
+CREATE TYPE m.nested AS (p m.pair, ps m.pair[], mood m.mood, moods m.mood[], grid numeric[]);
+CREATE TYPE m.holed AS (gone int, kept text, also_gone m.mood, n int);
+ALTER TYPE m.holed DROP ATTRIBUTE gone;
+ALTER TYPE m.holed DROP ATTRIBUTE also_gone;
+CREATE TYPE m.price_range AS RANGE (subtype = numeric);
+CREATE TYPE m.pair_range AS RANGE (subtype = m.pair);
+CREATE TYPE m.mood_range AS RANGE (subtype = m.mood);
+CREATE TYPE m.float_range AS RANGE (subtype = float8, subtype_diff = float8mi);
+CREATE DOMAIN m.email AS text CHECK (VALUE ~ '@');
+CREATE DOMAIN m.positive AS numeric CHECK (VALUE > 0);
+CREATE DOMAIN m.email2 AS m.email CHECK (VALUE ~ 'second');
+CREATE DOMAIN m.pair_domain AS m.pair CHECK ((VALUE).n > 0);
+CREATE DOMAIN m.ints AS int[];
+CREATE DOMAIN m.mood_domain AS m.mood CHECK (VALUE <> 'sad');
+CREATE DOMAIN m.range_domain AS int4range;
+CREATE TABLE m.row_of (id int PRIMARY KEY, t text);
+CREATE FUNCTION m.addone(m.pair) RETURNS int LANGUAGE sql AS 'SELECT ($1).n + 1';
+-- A cast from text that is not the type's input function: values must not go through it.
+CREATE FUNCTION m.wrong(text) RETURNS m.mood LANGUAGE sql AS 'SELECT ''sad''::m.mood';
+CREATE CAST (text AS m.mood) WITH FUNCTION m.wrong(text) AS ASSIGNMENT;
+CREATE FUNCTION m.wrong(m.mood) RETURNS text LANGUAGE sql AS 'SELECT ''sad''';
+CREATE CAST (m.mood AS text) WITH FUNCTION m.wrong(m.mood);
+CREATE SCHEMA "Odd ""S";
+CREATE TABLE "Odd ""S"."Ta.ble" (id int PRIMARY KEY);
+CREATE SCHEMA plain;
+CREATE SCHEMA shaped;
+CREATE SCHEMA keyed;
+CREATE SCHEMA keyless;
