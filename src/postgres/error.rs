@@ -64,6 +64,10 @@ impl From<ServerError<'_>> for Error {
             (None, "28P01") => made.fix("check the password in the URL, PGPASSWORD or ~/.pgpass"),
             (None, "28000") => made.fix("add a line for this client, role and database to the server's pg_hba.conf"),
             (None, "3D000") => made.fix("check the database name at the end of the URL"),
+            (None, "22021" | "22P05") => made.fix(
+                "these bytes are no text in the encoding that is expected, or it has no such character: correct the row at the \
+                 source, or make the target's database in an encoding that has it",
+            ),
             _ => made,
         }
     }

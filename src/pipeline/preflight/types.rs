@@ -30,6 +30,12 @@ pub(super) async fn columns(client: &Client, plan: &Plan, report: &mut Report) -
             finding.fix(format!("[[transform]] match = \"{table}\", columns = [\"*\", \"!{column}\"]"));
         }
     }
+    let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.get(0);
+    if encoding == "SQL_ASCII" {
+        let text = "the source's encoding is SQL_ASCII, so nothing is known of its texts: they are taken for UTF-8,\n\
+                    and one that is not stops the run";
+        report.note(End::Source, "encoding", text);
+    }
     if !by_name.is_empty() {
         let text = format!(
             "object names in {}: carried as names, and each must exist at the target when its row arrives",
