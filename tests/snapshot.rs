@@ -281,7 +281,7 @@ async fn a_table_that_was_copied_is_free_while_others_are_still_copied() {
              INSERT INTO second SELECT i, repeat('x', 600) FROM generate_series(1, 3000) i; ANALYZE",
         )
         .await;
-    let config = SnapshotConfig { workers: 1, chunk_rows: 100_000, max_rows_per_second: Some(400),  };
+    let config = SnapshotConfig { workers: 1, chunk_rows: 100_000, max_rows_per_second: Some(400), resume_rows: 0 };
     let migration = Arc::new(Migration::new(&source, &target, "free", config).await);
     let snapshot = Arc::new(migration.source.create_slot().await.unwrap());
     let copying = tokio::spawn({
