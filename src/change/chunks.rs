@@ -283,4 +283,105 @@ mod tests {
             assert_eq!(target, source, "seed {seed}, positions {positions:?}");
         }
     }
+
+    /// A row with a value that is stored out of line; the event that wrote it last.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Stored {
+        doc: u64,
+        written: u64,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    struct Event {
+        old: Option<i64>,
+        new: Option<i64>,
+        /// `None`: unchanged, and not sent.
+        doc: Option<u64>,
+    }
+
+    /// The same with values that are not sent unless they change, and are read again from whatever the source is by then:
+    /// the rules of the module, over histories in which rows chase each other over few keys.
+    #[test]
+    fn values_that_are_read_again_from_a_later_state_come_to_the_source() {
+        let mut reread = 0;
+        for seed in 0..6_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let positions: Vec<u64> = (0..4).map(|_| random.random_range(0..60)).collect();
+            let map = map(&positions);
+            let mut source: BTreeMap<i64, Stored> = BTreeMap::new();
+            let mut history = vec![source.clone()];
+            let mut events = Vec::new();
+            for t in 0..120u64 {
+                // Keys 0, 5, 10 … 35: two in each range.
+                let mut key = || 5 * random.random_range(0..8);
+                let (old, new) = (key(), key());
+                let event = match (source.get(&old), source.contains_key(&new)) {
+                    (None, _) => Event { old: None, new: Some(old), doc: Some(t) },
+                    (Some(_), _) if random.random_bool(0.15) => Event { old: Some(old), new: None, doc: None },
+                    (Some(_), true) => {
+                        Event { old: Some(old), new: Some(old), doc: random.random_bool(0.3).then_some(t) }
+                    }
+                    (Some(_), false) => {
+                        Event { old: Some(old), new: Some(new), doc: random.random_bool(0.1).then_some(t) }
+                    }
+                };
+                let before = event.old.and_then(|old| source.remove(&old));
+                if let Some(new) = event.new {
+                    let doc = event.doc.or(before.map(|row| row.doc)).expect("a new row is sent whole");
+                    source.insert(new, Stored { doc, written: t });
+                }
+                events.push(event);
+                history.push(source.clone());
+            }
+            let mut target: BTreeMap<i64, u64> = BTreeMap::new();
+            for (chunk, &position) in map.chunks.iter().zip(&positions) {
+                let inside = |key: &i64| chunk.lower.is_none_or(|l| *key >= l) && chunk.upper.is_none_or(|u| *key < u);
+                let copied = history[position as usize].iter().filter(|(key, _)| inside(key));
+                target.extend(copied.map(|(key, row)| (*key, row.doc)));
+            }
+            let (oldest, newest) = (positions.iter().min().expect("four"), *positions.iter().max().expect("four"));
+            // What is read is of any moment between the stream's and the end, and never of an earlier one than before.
+            let (mut now, mut until) = (newest, newest);
+            for (t, event) in (0..).zip(&events).skip(*oldest as usize) {
+                now = now.max(t + 1);
+                if random.random_bool(0.3) {
+                    now = random.random_range(now..=120);
+                }
+                let tolerant = t < until;
+                let mixed = tolerant || t < newest;
+                let verdict = map.verdict(event.old, event.new, &at(t));
+                let moves = event.old.is_some() && event.new.is_some() && event.old != event.new;
+                let (ends, begins) = match verdict {
+                    Verdict::Skip => (None, None),
+                    Verdict::Apply => (event.old, event.new),
+                    Verdict::OnlyOld => (event.old, None),
+                    Verdict::OnlyNew => (None, event.new),
+                };
+                let before = ends.and_then(|old| target.remove(&old));
+                assert!(ends.is_none() || before.is_some() || tolerant, "seed {seed}: a divergence at {t}");
+                let Some(new) = begins else { continue };
+                let in_place = !moves && event.old.is_some() && verdict == Verdict::Apply;
+                let doc = match event.doc {
+                    // An update that finds no row stays without one.
+                    _ if in_place && before.is_none() => None,
+                    Some(doc) => Some(doc),
+                    None if in_place || !mixed => before,
+                    None => {
+                        let found = history[now as usize].get(&new);
+                        if found.is_none_or(|found| found.written != t) {
+                            until = until.max(now);
+                            reread += 1;
+                        }
+                        found.map(|found| found.doc)
+                    }
+                };
+                if let Some(doc) = doc {
+                    assert!(target.insert(new, doc).is_none(), "seed {seed}: {new} at {t} is there already");
+                }
+            }
+            let expected: BTreeMap<i64, u64> = source.iter().map(|(key, row)| (*key, row.doc)).collect();
+            assert_eq!(target, expected, "seed {seed}, positions {positions:?}");
+        }
+        assert!(reread > 1_000, "later states were read: {reread}");
+    }
 }

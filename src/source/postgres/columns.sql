@@ -2,6 +2,20 @@
 --
 -- A column added with a default that is no more volatile than now() is not written into the rows that exist: the value
 -- stands in the catalogue (attmissingval) until the table is rewritten. Of a partitioned table it stands with the leaves.
+WITH leaves AS (
+    SELECT r.root, coalesce(p.relid::oid, r.root) AS relation
+      FROM pg_catalog.unnest($1::oid[]) AS r(root)
+      LEFT JOIN LATERAL (
+          SELECT relid FROM pg_catalog.pg_partition_tree(r.root::pg_catalog.regclass) WHERE isleaf
+      ) p ON true
+), missing AS (
+    SELECT leaves.root, l.attname,
+           min(pg_catalog.array_to_string(l.attmissingval, '')) AS value,
+           count(DISTINCT pg_catalog.array_to_string(l.attmissingval, '')) AS kinds
+      FROM leaves
+      JOIN pg_catalog.pg_attribute l ON l.attrelid = leaves.relation AND l.atthasmissing AND NOT l.attisdropped
+     GROUP BY leaves.root, l.attname
+)
 SELECT a.attrelid AS relation,
        a.attnum AS number,
        a.attname::text AS name,
@@ -10,8 +24,8 @@ SELECT a.attrelid AS relation,
        a.atttypmod AS modifier,
        a.attnotnull AS not_null,
        a.attgenerated::text <> '' OR a.attidentity::text <> '' AS generated,
-       leaf.missing,
-       coalesce(leaf.kinds, 0) > 1 AS mixed,
+       m.value AS missing,
+       coalesce(m.kinds, 0) > 1 AS mixed,
        pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS default_expression,
        CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
             THEN pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END AS collation
@@ -20,13 +34,6 @@ SELECT a.attrelid AS relation,
   LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
   LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-  LEFT JOIN LATERAL (
-      SELECT min(pg_catalog.array_to_string(l.attmissingval, '')) AS missing,
-             count(DISTINCT pg_catalog.array_to_string(l.attmissingval, '')) AS kinds
-        FROM pg_catalog.pg_attribute l
-       WHERE l.attname = a.attname AND NOT l.attisdropped AND l.atthasmissing
-         AND (l.attrelid = a.attrelid
-              OR l.attrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(a.attrelid::pg_catalog.regclass)))
-  ) leaf ON NOT a.attisdropped
+  LEFT JOIN missing m ON m.root = a.attrelid AND m.attname = a.attname AND NOT a.attisdropped
  WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0
  ORDER BY a.attrelid, a.attnum
