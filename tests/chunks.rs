@@ -168,7 +168,12 @@ async fn a_truncate_between_two_ranges_empties_the_older_one_only() {
     tables(&source).await;
     let cutwater = in_ranges(&source, &target);
     let mut run = cutwater.start(&["run"]);
-    wait_for("some ranges", MINUTE, async || ranges(&target).await.len() >= 3).await;
+    let of = |table: &'static str| move |(name, _): &(String, i32)| name == table;
+    wait_for("some ranges", MINUTE, async || {
+        let there = ranges(&target).await;
+        there.keys().any(of("plain")) && there.keys().any(of("Full"))
+    })
+    .await;
     run.kill9();
     source
         .execute(

@@ -141,9 +141,29 @@ async fn a_column_that_no_row_follows_arrives_too() {
     run.kill9();
     // … and so it does if it came while nobody ran, and no row ever follows.
     source.execute("ALTER TABLE public.item ADD COLUMN quieter text").await;
+    let verify = cutwater.run(&["verify"], MINUTE).await.assert_code(1);
+    assert_says(&verify, &["public.item", "quieter", "not arrived"]);
     let mut run = cutwater.start(&["run"]);
     wait_for("the column", MINUTE, async || has_column(&target, "public.item", "quieter").await).await;
     run.kill9();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_added_inside_a_transaction_larger_than_a_batch_follow() {
+    let (source, target, cutwater) = items().await;
+    let cutwater = cutwater.and("[apply]\nbatch_rows = 50");
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    source
+        .execute(
+            "BEGIN; INSERT INTO public.item (id) SELECT generate_series(1000, 1199); UPDATE public.item SET n = 1 WHERE id > 1100;
+             ALTER TABLE public.item ADD COLUMN a int NOT NULL DEFAULT 5; ALTER TABLE public.item ALTER COLUMN a SET DEFAULT 6;
+             INSERT INTO public.item (id) SELECT generate_series(1200, 1399); UPDATE public.item SET a = 7 WHERE id % 3 = 0;
+             ALTER TABLE public.item ADD COLUMN b timestamptz DEFAULT now(); DELETE FROM public.item WHERE id % 5 = 0;
+             INSERT INTO public.item (id, b) SELECT i, clock_timestamp() FROM generate_series(1400, 1599) AS i; COMMIT",
+        )
+        .await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    same(&source, &target, &["public.item"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
