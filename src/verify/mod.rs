@@ -13,6 +13,7 @@
 //! changes on their way ([`Report::behind`]); one of the ends goes away.
 
 pub mod changed;
+pub mod columns;
 pub mod follower;
 mod recheck;
 pub mod repair;
@@ -221,6 +222,9 @@ async fn compare(
     shutdown: &CancellationToken,
 ) -> Result<(Report, Option<i64>)> {
     let started = Instant::now();
+    let target = connect(&ends.target, &format!("cutwater_{}_verify", ends.state.name())).await?;
+    columns::arrived(&target, plan).await?;
+    drop(target);
     let generation = generation(ends, options, shutdown).await?;
     let total = plan.len();
     let done = Mutex::new(Vec::with_capacity(total));

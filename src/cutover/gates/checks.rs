@@ -9,6 +9,7 @@ use crate::postgres::Client;
 use crate::source::postgres::fence;
 use crate::target::state::{Phase, TableStage};
 use crate::verify::behind;
+use crate::verify::columns;
 
 /// A question about the tables and every partition below them.
 macro_rules! of_tree {
@@ -54,6 +55,11 @@ pub(super) async fn paused(look: &Look<'_>) -> Result<Verdict> {
     };
     let by = control.paused_by.as_deref().unwrap_or("somebody");
     Ok(Verdict::closed(format!("paused since {} UTC by {by}", since.strftime("%H:%M:%S")), "cutwater resume"))
+}
+
+/// Every column that was added at the source is at the target.
+pub(super) async fn columns(look: &Look<'_>) -> Result<Verdict> {
+    Ok(Verdict::of(columns::missing(&look.target, &look.parts.plan).await?, "columns", columns::FIX))
 }
 
 /// The last comparison was clean, is not too old, and fits into the downtime.

@@ -141,6 +141,7 @@ const GATES: &[(&str, Check)] = &[
     ("target-writable", |look| Box::pin(checks::target_writable(look))),
     ("statistics", |look| Box::pin(checks::statistics(look))),
     ("indexes", |look| Box::pin(checks::indexes(look))),
+    ("columns", |look| Box::pin(checks::columns(look))),
     ("constraints", |look| Box::pin(checks::constraints(look))),
     ("objects", |look| Box::pin(objects::complete(look))),
     ("late-constraints", |look| Box::pin(late::gate(look.parts, &look.target, look.options.max_downtime))),
