@@ -56,7 +56,7 @@ impl Seen<'_> {
         let mut decision = Decision::default();
         for column in &self.table.columns {
             if let Some(there) = (self.names)(&column.name) {
-                self.present(column, there, &mut decision);
+                self.present(column, &there, &mut decision);
             }
         }
         for (index, old) in self.shape.columns.iter().enumerate() {
@@ -73,9 +73,9 @@ impl Seen<'_> {
         self.target.name.sql()
     }
 
-    fn present(&self, column: &Column, there: String, decision: &mut Decision) {
+    fn present(&self, column: &Column, there: &str, decision: &mut Decision) {
         let name = &column.name;
-        match (self.shape.column(name), self.target.column(&there)) {
+        match (self.shape.column(name), self.target.column(there)) {
             (Some(old), Some(held)) => {
                 let same = (old.type_oid, old.modifier) == (column.ty.oid, column.ty.modifier);
                 // A type that somebody chose for the target alone is not ours to judge.
@@ -87,7 +87,7 @@ impl Seen<'_> {
                     format!(
                         "ALTER TABLE {} ALTER COLUMN {} TYPE {};",
                         self.on_target(),
-                        Ident(&there),
+                        Ident(there),
                         column.ty.display
                     ),
                 ));
@@ -100,15 +100,15 @@ impl Seen<'_> {
                 }
                 _ => decision.stops.push((
                     format!("the target has no column {there:?}"),
-                    format!("ALTER TABLE {} ADD COLUMN {} {};", self.on_target(), Ident(&there), column.ty.display),
+                    format!("ALTER TABLE {} ADD COLUMN {} {};", self.on_target(), Ident(there), column.ty.display),
                 )),
             },
             (None, Some(held)) if fits(column, held) => {}
             (None, Some(held)) => decision.stops.push((
                 format!("column {name:?} is new ({}), and is {} at the target", column.ty.display, held.ty.display),
-                format!("ALTER TABLE {} ALTER COLUMN {} TYPE {};", self.on_target(), Ident(&there), column.ty.display),
+                format!("ALTER TABLE {} ALTER COLUMN {} TYPE {};", self.on_target(), Ident(there), column.ty.display),
             )),
-            (None, None) => self.new(column, &there, decision),
+            (None, None) => self.came(column, there, decision),
         }
     }
 
@@ -117,7 +117,7 @@ impl Seen<'_> {
         (self.names)(name).filter(|there| self.target.column(there).is_some())
     }
 
-    fn new(&self, column: &Column, there: &str, decision: &mut Decision) {
+    fn came(&self, column: &Column, there: &str, decision: &mut Decision) {
         let (name, ty, table) = (&column.name, &column.ty.display, self.on_target());
         let what = format!("column {name:?} is new ({ty})");
         let by_hand = format!("ALTER TABLE {table} ADD COLUMN {} {ty};", Ident(there));

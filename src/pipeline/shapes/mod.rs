@@ -136,7 +136,7 @@ impl Shapes {
             let (what, fix) = tell(&decision.stops);
             return Err(stopped(&(format!("{name} was altered at the source: {what}"), fix), at));
         }
-        self.take_over(&name, table, &facts, decision)
+        self.take_over(&name, &table, &facts, decision)
     }
 
     fn only_the_identity_differs(&self, known: &Known, table: &TableSchema) -> bool {
@@ -155,15 +155,15 @@ impl Shapes {
     fn take_over(
         &mut self,
         name: &TableName,
-        table: Arc<TableSchema>,
+        table: &Arc<TableSchema>,
         facts: &Facts,
         decision: Decision,
     ) -> Result<Learned> {
-        let plan = Arc::new(TablePlan::for_shape(&self.rules, &table, &decision.left_out, &decision.renamed)?);
+        let plan = Arc::new(TablePlan::for_shape(&self.rules, table, &decision.left_out, &decision.renamed)?);
         let known = self.tables.get_mut(name).expect("the caller found it");
         let mut target = known.target.clone();
         target.columns.extend(decision.added.iter().cloned());
-        let mut shape = Shape::of(&table, facts);
+        let mut shape = Shape::of(table, facts);
         for column in &mut shape.columns {
             column.number = column.number.or_else(|| known.shape.column(&column.name)?.number);
         }
