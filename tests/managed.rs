@@ -459,3 +459,78 @@ async fn a_foreign_key_that_would_not_hold_keeps_the_cutover_shut() {
     run.sigint();
     run.wait(LONG).await.assert_code(0);
 }
+
+/// A pooler that lends server processes by the transaction.
+struct Pooler {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Pooler {
+    /// `None`, said loudly, where there is none on this machine.
+    fn start(database: &Database) -> Option<Pooler> {
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+        let Some(program) = program.into_iter().find(|path| std::path::Path::new(path).exists()) else {
+            eprintln!("NOT RUN: there is no pgbouncer on this machine (Debian: apt-get install pgbouncer)");
+            return None;
+        };
+        let folder = tempfile::Builder::new().prefix("cutwater-pooler-").tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (ini, users) = (folder.path().join("pgbouncer.ini"), folder.path().join("users.txt"));
+        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+        std::fs::write(
+            &ini,
+            format!(
+                "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+                 auth_type = trust\nauth_file = {}\npool_mode = transaction\nunix_socket_dir =\n",
+                database.server.port(),
+                users.display()
+            ),
+        )
+        .unwrap();
+        // It refuses to run as root, as the server does.
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = std::process::Command::new("setpriv");
+        if rustix::process::getuid().is_root() {
+            command.args(["--reuid=nobody", "--clear-groups"]);
+        }
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = command.arg(program).arg(&ini).stderr(log).stdout(std::process::Stdio::null()).spawn().unwrap();
+        Some(Pooler { child, folder, port })
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_the_way_is_recognised_at_both_ends() {
+    let (source, target) = support::pair().await;
+    source.execute("CREATE TABLE t (id int PRIMARY KEY)").await;
+    for pooled in [&source, &target] {
+        let Some(pooler) = Pooler::start(pooled) else { return };
+        support::wait_for("the pooler", LONG, async || {
+            std::net::TcpStream::connect(("127.0.0.1", pooler.port)).is_ok()
+        })
+        .await;
+        let through = format!("postgres://postgres@127.0.0.1:{}/{}", pooler.port, pooled.name);
+        let (cutwater, end) = match pooled.server.port() == source.server.port() {
+            true => (Cutwater::new(&through, &target.url()), "source"),
+            false => (Cutwater::new(&source.url(), &through), "target"),
+        };
+        let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+        assert!(check.stdout.contains(&format!("FAIL  {end}: a connection pooler is in the way")), "{}", check.stdout);
+        let fix = format!("put the database server's own host and port into [{end}] url");
+        assert!(check.stdout.contains(&fix), "{}", check.stdout);
+        // Whatever is tried behind it fails for that reason, and says so.
+        let run = cutwater.run(&["run", "--until", "caught-up"], LONG).await;
+        assert_ne!(run.code, Some(0), "{}", run.stderr);
+        assert!(run.stderr.contains("a connection pooler is in the way"), "{}", run.stderr);
+    }
+}

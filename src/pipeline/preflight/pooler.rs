@@ -7,6 +7,25 @@ use crate::postgres::{Client, ConnInfo, connect};
 
 /// Looks at one end. Only simple statements: prepared ones are what a pooler breaks first.
 pub(super) async fn look(end: End, info: &ConnInfo, report: &mut Report) -> Result<()> {
+    match changes_process(info).await {
+        Ok(false) => {
+            report.pass(end, "pooler", "no pooler is in the way");
+            return Ok(());
+        }
+        Ok(true) => {}
+        // The session could not even be set up: what went wrong is what goes wrong behind one.
+        Err(error) if error.suggestion().is_some_and(|fix| fix.contains("connection pooler")) => {}
+        Err(error) => return Err(error),
+    }
+    let text = "a connection pooler is in the way: the server process changes between two statements of a session";
+    report
+        .fail(end, "pooler", Kind::Config, text)
+        .fix(format!("put the database server's own host and port into [{end}] url, instead of {}", info.label()));
+    Ok(())
+}
+
+/// Whether another server process answers from one statement to the next, or one answers for two sessions.
+async fn changes_process(info: &ConnInfo) -> Result<bool> {
     let (first, second) = tokio::try_join!(connect(info, "cutwater check"), connect(info, "cutwater check"))?;
     let before = process(&first).await?;
     // The process that the first session has let go is the one that the second gets now, and keeps.
@@ -14,16 +33,7 @@ pub(super) async fn look(end: End, info: &ConnInfo, report: &mut Report) -> Resu
     let other = process(&second).await?;
     let after = process(&first).await?;
     second.batch_execute("ROLLBACK").await.context("looking for a pooler")?;
-    if before == after && before != other {
-        report.pass(end, "pooler", "no pooler is in the way");
-        return Ok(());
-    }
-    let text =
-        "a connection pooler is in the way: the server process changes between two statements of a session".to_owned();
-    report
-        .fail(end, "pooler", Kind::Config, text)
-        .fix(format!("put the database server's own host and port into [{end}] url, instead of {}", info.label()));
-    Ok(())
+    Ok(before != after || before == other)
 }
 
 async fn process(client: &Client) -> Result<String> {
