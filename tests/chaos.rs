@@ -4,7 +4,7 @@
 //! The scenarios are said once, over engines (`tests/support/harness`); a line here is a scenario between two engines.
 //! `make test` plays a part of each, `make chaos` the full figures.
 
-#![allow(clippy::unwrap_used, reason = "a test dies of its errors")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test dies of its errors, and prints what it measured")]
 
 mod support;
 

@@ -3,7 +3,7 @@
 //! `CUTWATER_CASES` sets how many cases are played; a case is played again with its seed and `CUTWATER_CASES=1`:
 //! `CUTWATER_TEST_SEED=17 CUTWATER_CASES=1 cargo test --test property -- --nocapture`
 
-#![allow(clippy::unwrap_used, reason = "a test dies of its errors")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test dies of its errors, and prints what it measured")]
 
 mod support;
 

@@ -66,7 +66,7 @@ impl Schema {
             sql += &table.ddl;
             let rows = *[0, 3, 40, 150].choose(rng).unwrap();
             for id in 0..rows {
-                let _ = write!(sql, "{};\n", table.insert(rng, 1 + id + 1000 * i64::try_from(number).unwrap()));
+                let _ = writeln!(sql, "{};", table.insert(rng, 1 + id + 1000 * i64::try_from(number).unwrap()));
             }
         }
         sql
@@ -90,7 +90,7 @@ impl Table {
             ddl += by;
             after = format!("{make}{after}");
         }
-        let ddl = format!("{ddl};\n{}", after).replace("{t}", &name);
+        let ddl = format!("{ddl};\n{after}").replace("{t}", &name);
         Table { name, ddl, columns, key }
     }
 
