@@ -235,6 +235,13 @@ async fn an_idle_stream_advances_and_confirms_only_what_is_durable() {
         }
     };
     let idle = within("an idle position past the other database's work", PATIENCE, idle).await;
+    // Wherever the reader is, the server hears only what is durable: also in the status update that comes next.
+    let now: String = db.value("SELECT clock_timestamp()::text").await;
+    let heard = format!(
+        "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
+          WHERE s.database = current_database() AND r.reply_time > '{now}'"
+    );
+    wait_for("a status update", PATIENCE, async || db.value::<i64>(&heard).await > 0).await;
     assert_eq!(fixture.source.slot().await.unwrap().unwrap().confirmed, started, "nothing was said to be durable");
     stream.confirm(&Durable::committed(idle.clone()));
     wait_for("the confirmation", PATIENCE, async || fixture.source.slot().await.unwrap().unwrap().confirmed == idle)
