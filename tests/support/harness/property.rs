@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use super::engine::{Engine, Session};
 use super::random::{Ids, Schema, transaction};
 use super::stage::PATIENCE;
-use crate::support::{Cutwater, compare};
+use crate::support::{Cutwater, compare, wait_for};
 
 /// Plays one case between two databases of these servers.
 pub async fn a_random_case<S: Engine, T: Engine>(source: &S, target: &T, seed: u64) {
@@ -49,6 +49,8 @@ pub async fn a_random_case<S: Engine, T: Engine>(source: &S, target: &T, seed: u
         cutwater.start(&["run"])
     };
     let (committed, run) = tokio::join!(writing, running);
+    // A process that has not begun yet knows no clean end.
+    wait_for("its first word", PATIENCE, async || !run.stderr().is_empty()).await;
     run.sigint();
     run.wait(PATIENCE).await.assert_code(0);
     cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
