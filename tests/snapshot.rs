@@ -97,7 +97,7 @@ impl Migration {
         let lease = self.lease().await;
         self.progress.begin(&self.states().await);
         let steering = Arc::new(Steering::new(&self.config));
-        snapshot::copy(&self.target, snapshot, &self.plan, &lease, &steering, &self.progress, halt).await
+        snapshot::copy(&self.target, snapshot, &self.plan, &lease, &steering, &self.progress, halt).await.map(drop)
     }
 
     async fn states(&self) -> Vec<TableState> {

@@ -168,6 +168,15 @@ pub enum Command {
                             Changes: only its own record; with --repair the target's rows that differ.\n\
                             Exit codes: 0 identical, or made so; 3 rows differ: they are named.")]
     Verify(VerifyArgs),
+    /// The state of each table; add, remove, resync or skip some in mid-migration
+    #[command(after_help = "Examples:\n  cutwater tables                          # how far each is, and what is wrong\n  \
+                            cutwater tables add public.new_orders    # copied while the others stream on\n  \
+                            cutwater tables resync 'public.*' --wait\n\n\
+                            The run does it: the one that is alive now, or the next one.\n\n\
+                            Changes: alone, nothing; else a request in the target's state, which the run carries out.\n\
+                            Exit codes: 0 listed, accepted, or with --wait done; 1 a table could not be copied;\n            \
+                            2 a pattern that matches nothing; 3 refused: a cutover, or a table that is in the set already.")]
+    Tables(TablesArgs),
     /// Switch to the target, or undo everything if that takes too long
     #[command(
         after_help = "Examples:\n  cutwater cutover --dry-run           # every gate and step, nothing is touched\n  \
@@ -293,6 +302,38 @@ pub struct SetArgs {
     /// snapshot.max_rows_per_second=500000 …
     #[arg(value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+}
+
+/// `tables`
+#[derive(Debug, Clone, Args)]
+pub struct TablesArgs {
+    /// What to change; nothing: list them
+    #[command(subcommand)]
+    pub change: Option<TableChange>,
+}
+
+/// `tables add` …
+#[derive(Debug, Clone, Subcommand)]
+pub enum TableChange {
+    /// Take tables of the source into the migration: made at the target, copied, followed
+    Add(Which),
+    /// Follow tables no longer; what the target has of them stays
+    Remove(Which),
+    /// Copy tables again, as after a mistake at the target or a failed copy
+    Resync(Which),
+    /// Leave tables out: nothing waits for them, and a cutover does not carry them
+    Skip(Which),
+}
+
+/// Which tables.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// schema.table; * and ? are globs
+    #[arg(required = true, value_name = "PATTERN")]
+    pub patterns: Vec<String>,
+    /// Wait until it is done
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// `teardown`

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::CheckArgs;
 use super::{Context, Ended, ends, output};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::pipeline::preflight::{Report, Verdict, grants, inspect, poolers};
 use crate::pipeline::{Job, estimate};
 
@@ -15,17 +15,28 @@ pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     let mut report = poolers(&config).await?;
     let mut plan = None;
     if report.of(Verdict::Fail).next().is_none() {
-        let plan = plan.insert(ends::plan(&config).await?);
-        if args.grants {
-            let grants = grants(&config, plan).await?;
-            if context.global.json {
-                output::print_json(&grants)?;
-            } else {
-                output::print(&grants.script(&config)?);
-            }
-            return Ok(Ended::Done);
+        let disagreement = Job::open(config.clone())?.disagreement().await?;
+        for finding in &disagreement {
+            report.set(&finding.text, &finding.fix);
         }
-        report.findings.extend(inspect(&config, plan).await?.findings);
+        match ends::plan(&config).await {
+            Ok(found) => {
+                let plan = plan.insert(found);
+                if args.grants {
+                    let grants = grants(&config, plan).await?;
+                    if context.global.json {
+                        output::print_json(&grants)?;
+                    } else {
+                        output::print(&grants.script(&config)?);
+                    }
+                    return Ok(Ended::Done);
+                }
+                report.findings.extend(inspect(&config, plan).await?.findings);
+            }
+            // A table that is gone is one of them, and nothing else can be looked at then.
+            Err(error) if error.kind() == Kind::Schema && !disagreement.is_empty() => report.unplannable(&error),
+            Err(error) => return Err(error),
+        }
     }
     let blocked = report.of(Verdict::Fail).next().is_some();
     let estimate = match &plan {

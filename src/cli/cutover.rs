@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> 
     let state = ends.state.clone();
     let plan = ends::plan(&config).await?;
     state.require_current().await?;
-    let patterns = Patterns::parse(&config.source.tables)?;
+    let patterns = Patterns::parse(&ends::patterns(&config, &state).await?)?;
     let left = left_behind(&config).await?;
     let name = config.migration.name;
     let parts = Parts { ends, plan, patterns, config: config.cutover };

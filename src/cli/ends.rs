@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::pipeline::Job;
 use crate::postgres::ConnInfo;
 use crate::target::postgres::State;
+use crate::target::state::{Phase, TableStage};
 use crate::transform::Plan;
 use crate::verify::Ends;
 
@@ -13,6 +14,29 @@ pub fn ends(config: &Config) -> Result<Ends> {
     let target = ConnInfo::parse(&config.target.url)?;
     let state = State::new(target.clone(), config.migration.name.as_str());
     Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state })
+}
+
+/// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known.
+pub async fn patterns(config: &Config, state: &State) -> Result<Vec<String>> {
+    let mut patterns = config.source.tables.clone();
+    let out = state.tables_ever().await?.into_iter().filter(|table| !table.stage.is_carried());
+    patterns.extend(out.map(|table| format!("!{}", table.source.sql())));
+    Ok(patterns)
+}
+
+/// The tables of the migration that are at the target, as far as that can be said: those that are still being copied
+/// beside the stream, or could not be, would only be found to differ. They are named in the log.
+pub async fn comparable(config: &Config) -> Result<Plan> {
+    let all = plan(config).await?;
+    let state = ends(config)?.state;
+    if state.migration().await?.is_none_or(|migration| migration.phase < Phase::CatchingUp) {
+        return Ok(all);
+    }
+    let tables = state.tables().await?;
+    for table in tables.iter().filter(|table| table.stage != TableStage::Copied) {
+        tracing::warn!("{} is not compared: it is {}", table.source, table.stage.as_str());
+    }
+    Ok(all.only(|name| tables.iter().any(|table| table.source == *name && table.stage == TableStage::Copied)))
 }
 
 /// The tables of the migration, through the rules: those it began with or, before it has begun, those that match.

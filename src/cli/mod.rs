@@ -20,6 +20,7 @@ mod schema;
 mod set;
 mod signals;
 pub mod status;
+mod tables;
 mod teardown;
 mod verify;
 
@@ -101,6 +102,7 @@ async fn dispatch(cli: Cli) -> Result<Ended> {
         Command::Pause(args) => interruptible(&context, pause::pause(&context, &args)).await,
         Command::Resume(args) => interruptible(&context, pause::resume(&context, &args)).await,
         Command::Set(args) => interruptible(&context, set::run(&context, &args)).await,
+        Command::Tables(args) => interruptible(&context, Box::pin(tables::run(&context, &args))).await,
         Command::Teardown(args) => interruptible(&context, teardown::run(&context, &args)).await,
         Command::Demo(args) => demo::run(&context, &args).await,
     }

@@ -21,7 +21,7 @@ const NAMED: usize = 10;
 pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<Ended> {
     let config = context.config()?;
     let ends = ends::ends(&config)?;
-    let plan = ends::plan(&config).await?;
+    let plan = ends::comparable(&config).await?;
     ends.state.require_current().await?;
     if args.repair {
         event::record(&ends.state, "verify --repair", "started").await;

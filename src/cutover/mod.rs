@@ -60,6 +60,12 @@ impl Parts {
         self.plan.tables().map(|table| table.source.name.clone()).collect()
     }
 
+    /// Whether these are exactly the tables that are cut over.
+    pub(crate) fn covers<'a>(&self, tables: impl Iterator<Item = &'a TableName>) -> bool {
+        let tables: Vec<_> = tables.collect();
+        tables.len() == self.plan.len() && tables.iter().all(|name| self.plan.get(name).is_some())
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.ends.state.name()
     }

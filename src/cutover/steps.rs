@@ -11,7 +11,7 @@ use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, jour
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
-use crate::target::state::{CutoverStep, Phase};
+use crate::target::state::{CutoverStep, Phase, TableStage};
 use crate::verify::changed::{self, Scope};
 use crate::verify::{self, behind};
 
@@ -147,6 +147,14 @@ impl Steps for Real<'_> {
             return Err(
                 Error::new(Kind::Refused, "the migration is no longer in phase streaming").fix("cutwater status")
             );
+        }
+        // A request that a run took note of between the gates and here: from `draining` on none is.
+        let tables = state.tables().await?;
+        let carried = || tables.iter().filter(|table| table.stage.is_carried());
+        let same = self.parts.covers(carried().map(|table| &table.source));
+        if !same || carried().any(|table| table.stage != TableStage::Copied || table.unfinished) {
+            return Err(Error::new(Kind::Refused, "the set of tables changed after the gates were looked at")
+                .fix("run the same command again"));
         }
         (self.report)(&Progress::Fencing);
         Ok(())

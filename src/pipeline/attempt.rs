@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::progress::Progress;
 use super::shapes::{self, Shapes};
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
-use super::{Job, Outcome, Until, belongs, chunks, snapshot};
+use super::{Job, Outcome, Until, belongs, chunks, snapshot, tables};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
@@ -176,17 +177,30 @@ async fn work(
     halt: &CancellationToken,
 ) -> Result<Outcome> {
     let state = job.target.state();
+    let mut phase = current_phase(state).await?;
+    // A copy beside the stream does not survive its run: its slot was a temporary one.
+    state.end_side(lease).await?;
+    // Before the stream: it may be a table of it that ended the run before.
+    tables::early(job, lease, phase >= Phase::CatchingUp).await?;
     let plan = settle_tables(job, lease).await?;
-    shapes::settle(job, lease, &plan).await?;
+    // Of a table that failed it is looked at when it is copied again: what is wrong with it stops nobody.
+    let states = state.tables().await?;
+    let settled = plan.only(|name| {
+        let stage = states.iter().find(|table| table.source == *name).map(|table| table.stage);
+        stage == Some(TableStage::Copied) || (phase < Phase::CatchingUp && stage != Some(TableStage::Failed))
+    });
+    shapes::settle(job, lease, &settled).await?;
     progress.begin(&state.tables().await?);
     let work = SchemaWork::new(&job.config, &plan, progress);
 
-    copy(job, lease, &plan, &work, vitals, progress, halt).await?;
+    // Once there is a stream, tables that are missing are copied beside it.
+    if phase < Phase::CatchingUp {
+        copy(job, lease, &plan, &work, vitals, progress, halt).await?;
+    }
 
     let tables = state.tables().await?;
     let consistent = tables.iter().filter_map(|table| table.copied_at.clone()).reduce(|a, b| if a < b { b } else { a });
-    let following = Following { job, lease, plan: &plan, tables: &tables, vitals, halt };
-    let mut phase = current_phase(state).await?;
+    let following = Following { job, lease, plan: &plan, progress, vitals, halt };
     if phase < Phase::CatchingUp {
         vitals.set_phase(state, lease, progress, Phase::Indexing).await?;
         work.build_keys_and_indexes(halt).await?;
@@ -197,29 +211,50 @@ async fn work(
         // Tables copied at different positions fit together only once the stream has passed the newest of them; foreign
         // keys would be refused before.
         if let Some(consistent) = consistent
-            && following.run(&Goal::Position(consistent)).await? == Ended::Stopped
+            && following.run(&Goal::Position(consistent), None).await? == Ended::Stopped
         {
             return Ok(Outcome::Stopped);
         }
-        work.finish_constraints(halt).await?;
+        work.finish_constraints_without(&tables::absent(&tables), halt).await?;
+    }
+    // What was asked of the tables is done before the goal is reached that a script waits for.
+    if phase > Phase::CatchingUp
+        && until == Until::CaughtUp
+        && following.run(&Goal::None, Some(tables::Until::Settled)).await? == Ended::Stopped
+    {
+        return Ok(Outcome::Stopped);
     }
     if goal.is_none() && (until == Until::CaughtUp || phase == Phase::CatchingUp) {
         *goal = Some(job.source.head().await?.position);
     }
     if let Some(head) = goal.clone().filter(|_| until == Until::CaughtUp || phase == Phase::CatchingUp) {
-        if following.run(&Goal::Position(head)).await? == Ended::Stopped {
+        if following.run(&Goal::Position(head), None).await? == Ended::Stopped {
             return Ok(Outcome::Stopped);
         }
         if phase == Phase::CatchingUp {
             vitals.set_phase(state, lease, progress, Phase::Streaming).await?;
         }
         if until == Until::CaughtUp {
-            return Ok(Outcome::CaughtUp);
+            return all_there(state).await.map(|()| Outcome::CaughtUp);
         }
     }
-    match following.run(&Goal::None).await? {
+    match following.run(&Goal::None, Some(tables::Until::Stopped)).await? {
         Ended::Stopped | Ended::GoalReached => Ok(Outcome::Stopped),
     }
+}
+
+/// Whoever waits for the end of it is told that something is missing.
+async fn all_there(state: &State) -> Result<()> {
+    let tables = state.tables().await?;
+    let failed: Vec<&TableState> = tables.iter().filter(|table| table.stage == TableStage::Failed).collect();
+    let Some(first) = failed.first() else { return Ok(()) };
+    let names: Vec<String> = failed.iter().map(|table| table.source.to_string()).collect();
+    let reason = first.error.as_deref().unwrap_or("no reason was noted");
+    let why = format!("caught up without {}: {}", names.join(", "), reason.lines().next().unwrap_or_default());
+    Err(Error::new(Kind::BadRow, why).fix(format!(
+        "remove the cause, then cutwater tables resync {0}   or go on without it: cutwater tables skip {0}",
+        first.source.pattern()
+    )))
 }
 
 async fn current_phase(state: &State) -> Result<Phase> {
@@ -265,8 +300,8 @@ async fn copy(
     let missing = || Error::new(Kind::Fenced, "the migration's state was removed while it ran");
     let migration = state.migration().await?.ok_or_else(missing)?;
     let tables = state.tables().await?;
-    let all_copied = tables.iter().all(|table| table.stage == TableStage::Copied);
-    if migration.slot_position.is_some() && all_copied {
+    let open = |table: &TableState| matches!(table.stage, TableStage::Waiting | TableStage::Copying);
+    if migration.slot_position.is_some() && !tables.iter().any(open) {
         if migration.copied_until.is_none() {
             // A crash came between the last copy and its note.
             state.set_copied_until(lease, &job.source.head().await?.position).await?;
@@ -295,7 +330,14 @@ async fn copy(
         }
     };
     vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
-    snapshot::copy(&job.target, &Arc::new(snapshot), plan, lease, vitals.steering(), progress, halt).await?;
+    let snapshot = Arc::new(snapshot);
+    let mut copied = snapshot::copy(&job.target, &snapshot, plan, lease, vitals.steering(), progress, halt).await?;
+    // With nothing to follow there is nothing to go on with.
+    if state.tables().await?.iter().all(|table| table.stage == TableStage::Failed)
+        && let Some((_, error)) = copied.failed.pop()
+    {
+        return Err(error);
+    }
     // Until the stream has passed this place it may tell of rows that a TRUNCATE hid from the copy (TRAPS 7).
     let head = job.source.head().await?.position;
     state.set_copied_until(lease, &head).await
@@ -358,15 +400,63 @@ struct Following<'a> {
     job: &'a Job,
     lease: &'a Lease,
     plan: &'a Plan,
-    tables: &'a [TableState],
+    progress: &'a Arc<Progress>,
     vitals: &'a Arc<Vitals>,
     halt: &'a CancellationToken,
 }
 
 impl Following<'_> {
-    async fn run(&self, goal: &Goal) -> Result<Ended> {
-        let Following { job, lease, plan, tables, vitals, halt } = self;
-        let applier = job.target.applier(lease, &job.config.apply).await?;
+    /// Follows the tables that are copied; with `beside`, the others are copied meanwhile, and join.
+    async fn run(&self, goal: &Goal, beside: Option<tables::Until>) -> Result<Ended> {
+        let Following { job, lease, progress, vitals, halt, .. } = self;
+        let (asks, mut asked) = mpsc::channel(1);
+        let mut beside = beside.map(|until| {
+            tables::Beside::start(job, lease, vitals.steering(), progress, halt, until, asks)
+        });
+        let mut plan = self.plan.clone();
+        loop {
+            let pause = halt.child_token();
+            let mut ask = None;
+            let mut settled = false;
+            let once = self.once(&mut plan, goal, &pause);
+            tokio::pin!(once);
+            let ended = loop {
+                let aside = async {
+                    match beside.as_mut().filter(|_| !settled) {
+                        Some(beside) => beside.ended().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    ended = &mut once => break ended?,
+                    Some(asked) = asked.recv(), if ask.is_none() => {
+                        ask = Some(asked);
+                        pause.cancel();
+                    }
+                    ended = aside => {
+                        if !halt.is_cancelled() {
+                            ended?;
+                        }
+                        settled = true;
+                        pause.cancel();
+                    }
+                }
+            };
+            if settled {
+                return Ok(if halt.is_cancelled() { Ended::Stopped } else { Ended::GoalReached });
+            }
+            let Some(ask) = ask else { return Ok(ended) };
+            let missing = || Error::new(Kind::Fenced, "the migration's checkpoint is gone");
+            let checkpoint = job.target.state().checkpoint().await?.ok_or_else(missing)?;
+            ask.stand(checkpoint.position, halt).await;
+        }
+    }
+
+    /// Starts the stream and follows it to its end. `plan` grows by the tables that have joined.
+    async fn once(&self, plan: &mut Plan, goal: &Goal, stop: &CancellationToken) -> Result<Ended> {
+        let Following { job, lease, vitals, .. } = self;
+        // Before anything else is read: it waits for a hand-over whose end is not known.
+        let applier = job.target.applier(lease, &vitals.steering().now().apply).await?;
         let from = applier.checkpoint();
         // Known from here on, also if the stream never starts: lag that nobody can tell would read as none.
         vitals.durable(&from, None);
@@ -374,6 +464,14 @@ impl Following<'_> {
             && from.get() >= goal
         {
             return Ok(Ended::GoalReached);
+        }
+        let tables = job.target.state().tables().await?;
+        let copied = tables.into_iter().filter(|table| table.stage == TableStage::Copied);
+        let copied_at: HashMap<TableName, Position> = copied.filter_map(|t| Some((t.source, t.copied_at?))).collect();
+        *plan = plan.only(|name| copied_at.contains_key(name));
+        if copied_at.keys().any(|name| plan.get(name).is_none()) {
+            let all = job.recorded_plan().await?.unwrap_or_default();
+            plan.join(&all.only(|name| copied_at.contains_key(name)));
         }
         let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
         let budget = Budget::new(budget_for(&vitals.steering().now().apply));
@@ -384,7 +482,7 @@ impl Following<'_> {
         let mut shapes = Shapes::new(&job.source, rules, binary, plan, job.target.state().shapes().await?, there);
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
-        let copied_at = tables.iter().filter_map(|t| Some((plan.get(&t.source)?.source.id, t.copied_at.clone()?)));
+        let copied_at = copied_at.into_iter().filter_map(|(name, at)| Some((plan.get(&name)?.source.id, at)));
         let mut copied_at: HashMap<u32, Position> = copied_at.collect();
         let mixed = chunks::mixed(job.target.state(), plan, &job.config.transform).await?;
         copied_at.extend(mixed.iter().map(|(id, (oldest, _))| (*id, oldest.clone())));
@@ -393,6 +491,6 @@ impl Following<'_> {
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
         let terms = Terms { goal, copied_until, budget: &budget, settling: &settling };
-        follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, halt).await
+        follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, stop).await
     }
 }

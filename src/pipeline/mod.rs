@@ -15,6 +15,7 @@
 //! | `chunks` | very large tables, copied in ranges of their key |
 //! | `dump` | the source's schema, through `pg_dump` |
 //! | `shapes` | columns that come, go or change in mid-stream |
+//! | `tables` | tables that join, leave, or are copied again while the others are followed |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering`, `ask` | pauses and settings of a live run |
 //! | `retained` | the log the source keeps for us, and its limits |
@@ -36,6 +37,7 @@ mod shapes;
 pub mod snapshot;
 pub mod steering;
 mod stream;
+pub mod tables;
 mod vitals;
 
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use crate::schema::{Patterns, TableName};
 use crate::source::Source;
 use crate::source::postgres::PgSource;
 use crate::target::Target;
+use crate::target::state::TableState;
 use crate::target::postgres::PgTarget;
 use crate::telemetry;
 use crate::transform::Plan;
@@ -95,21 +98,24 @@ impl Job {
         Plan::compile(&self.config.transform, &tables)
     }
 
-    /// The tables the migration began with, whatever has been created at the source since; `None` before it has begun.
+    /// The tables that are carried, whatever `[source] tables` matches by now: those the migration began with, with what
+    /// `cutwater tables` changed since; `None` before it has begun.
     pub async fn recorded_plan(&self) -> Result<Option<Plan>> {
         let state = self.target.state();
         if let Some(migration) = state.migration().await? {
             belongs::ends(&self.config, &migration)?;
         }
-        let recorded = state.tables().await?;
-        belongs::rules(&self.config, &recorded)?;
+        let recorded = state.tables_ever().await?;
+        let carried: Vec<_> = recorded.iter().filter(|table| table.stage.is_carried()).cloned().collect();
+        belongs::rules(&self.config, &carried)?;
         if recorded.is_empty() {
             return Ok(None);
         }
-        let all = self.source.tables(&Patterns::default()).await?;
-        let (ours, others): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|table| recorded.iter().any(|known| known.source == table.name));
-        if let Some(gone) = recorded.iter().find(|known| !ours.iter().any(|table| table.name == known.source)) {
+        let mut known = self.source.tables(&Patterns::default()).await?;
+        known.retain(|table| recorded.iter().any(|known| known.source == table.name));
+        let carried = |name: &TableName| recorded.iter().any(|t| t.source == *name && t.stage.is_carried());
+        let here = |name: &TableName| known.iter().any(|table| table.name == *name);
+        if let Some(gone) = recorded.iter().find(|table| carried(&table.source) && !here(&table.source)) {
             let known = self.target.state().shapes().await?.get(&gone.source).map(|shape| shape.id);
             let now = match known {
                 Some(id) => self.source.name_of(id).await?,
@@ -117,15 +123,47 @@ impl Job {
             };
             return Err(shapes::no_longer_there(&gone.source, now.as_ref()));
         }
-        let patterns = Patterns::parse(&self.config.source.tables)?;
-        for table in others.iter().filter(|table| patterns.includes(&table.name)) {
-            let name = &table.name;
-            tracing::warn!(
-                "{name} matches [source] tables but was not there when the migration began: it is not migrated"
-            );
-        }
-        Plan::recompile(&self.config.transform, &ours).map(Some)
+        // Through the rules with those that were left out, or a rule that is about them alone would match nothing.
+        let plan = Plan::recompile(&self.config.transform, &known)?;
+        Ok(Some(plan.only(carried)))
     }
+
+    /// In what the file and the migration do not agree about the tables, with the command that changes it; nothing before
+    /// the migration has begun.
+    pub async fn disagreement(&self) -> Result<Vec<Disagreement>> {
+        let recorded = self.target.state().tables_ever().await?;
+        if recorded.is_empty() {
+            return Ok(Vec::new());
+        }
+        let patterns = Patterns::parse(&self.config.source.tables)?;
+        let here = self.source.tables(&Patterns::default()).await?;
+        let mut lines = Vec::new();
+        let mut disagree = |text: String, fix: String| lines.push(Disagreement { text, fix });
+        for TableState { source: name, .. } in recorded.iter().filter(|table| table.stage.is_carried()) {
+            let command = format!("cutwater tables remove {}", name.pattern());
+            if !here.iter().any(|table| table.name == *name) {
+                disagree(format!("{name} is part of the migration and no longer at the source"), command);
+            } else if !patterns.includes(name) {
+                let text = format!("{name} is part of the migration and [source] tables does not match it");
+                disagree(text, format!("{command}   or put it into the list"));
+            }
+        }
+        let new = here.iter().map(|table| &table.name).filter(|name| patterns.includes(name));
+        for name in new.filter(|name| !recorded.iter().any(|table| table.source == **name)) {
+            let text = format!("{name} matches [source] tables and is not part of the migration");
+            disagree(text, format!("cutwater tables add {}", name.pattern()));
+        }
+        Ok(lines)
+    }
+}
+
+/// Something in which the file and the migration do not agree about the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disagreement {
+    /// What is the case.
+    pub text: String,
+    /// The command that makes the migration follow the file.
+    pub fix: String,
 }
 
 /// When a run ends by itself.

@@ -103,7 +103,9 @@ impl TableView {
     /// From 0 to 1. An estimate that was too low does not count beyond 1.
     pub fn fraction(&self) -> f64 {
         match self.stage {
-            TableStage::Copied => 1.0,
+            TableStage::Copied | TableStage::CatchingUp => 1.0,
+            // What is left out is not waited for: it must not hold the bar back.
+            TableStage::Failed | TableStage::Skipped | TableStage::Removed => 1.0,
             TableStage::Waiting => 0.0,
             TableStage::Copying if self.rows_estimate == 0 => 0.0,
             TableStage::Copying => (self.rows as f64 / self.rows_estimate as f64).min(1.0),
@@ -144,7 +146,10 @@ impl TableProgress {
             bytes_estimate: count(state.bytes_estimate),
             rows: AtomicU64::new(if copied { count(state.rows_copied) } else { 0 }),
             bytes: AtomicU64::new(if copied { count(state.bytes_copied) } else { 0 }),
-            stage: AtomicU8::new(if copied { TableStage::Copied } else { TableStage::Waiting } as u8),
+            stage: AtomicU8::new(match state.stage {
+                TableStage::Copying | TableStage::CatchingUp => TableStage::Waiting,
+                stage => stage,
+            } as u8),
         }
     }
 
@@ -166,6 +171,11 @@ impl TableProgress {
         self.stage.store(TableStage::Copied as u8, Relaxed);
     }
 
+    /// It could not be copied.
+    pub fn fail(&self) {
+        self.stage.store(TableStage::Failed as u8, Relaxed);
+    }
+
     /// Rows and bytes so far.
     pub fn copied(&self) -> (u64, u64) {
         (self.rows.load(Relaxed), self.bytes.load(Relaxed))
@@ -176,6 +186,8 @@ impl TableProgress {
         match self.stage.load(Relaxed) {
             stage if stage == TableStage::Copying as u8 => TableStage::Copying,
             stage if stage == TableStage::Copied as u8 => TableStage::Copied,
+            stage if stage == TableStage::Failed as u8 => TableStage::Failed,
+            stage if stage == TableStage::Skipped as u8 => TableStage::Skipped,
             _ => TableStage::Waiting,
         }
     }
@@ -193,6 +205,14 @@ impl Progress {
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         lock(&self.samples).clear();
         lock(&self.building).clear();
+    }
+
+    /// Tables that are copied beside the running stream start from nothing.
+    pub fn again(&self, tables: &[TableState]) {
+        let mut known = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for table in tables {
+            known.insert(table.source.clone(), Arc::new(TableProgress::new(table)));
+        }
     }
 
     /// The counters of a source table.
@@ -313,6 +333,8 @@ mod tests {
             finished_at: None,
             waits_for: None,
             rule: None,
+            error: None,
+            unfinished: false,
         }
     }
 

@@ -10,15 +10,16 @@
 //! very large one ([`super::chunks`]), of which each remembers its own. Nothing here decides
 //! whether rows that were in a target table before may be thrown away: that is `make_room`, before the first copy.
 //!
-//! What can go wrong: a table changed at one of the ends since the plan ([`Kind::Schema`]), a lost connection or lease.
-//! The first failure ends all workers; what they had open is rolled back.
+//! What can go wrong: with one table (its target refuses a row or lacks a column, a privilege is missing): it is marked
+//! `failed` with the reason, and the others go on without it; with an end or the lease: that ends all workers, and what
+//! they had open is rolled back. A table that is skipped or removed on request while it is copied is left at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::task::JoinSet;
+use tokio::task::{self, AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::chunks;
@@ -28,15 +29,44 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{Column, Patterns, TableName, TableSchema};
 use crate::source::{CopyFormat, Part, Snapshot, Source};
 use crate::target::postgres::State;
-use crate::target::state::{Lease, TableStage};
+use crate::target::state::{Lease, TableAction, TableRequest, TableStage, TableState};
 use crate::target::{LoadMode, Target};
 use crate::telemetry;
 use crate::transform::{Plan, TablePlan};
 
 /// How often the state is told how far the tables are.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether a table is to be left out.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Copies every table that the state does not show as copied. `halt` ends it with [`Kind::Interrupted`].
+/// What a copy came to, beside the tables that are copied.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Tables that could not be copied. The state has them as failed.
+    pub failed: Vec<(TableName, Error)>,
+    /// Tables that were skipped or removed on request while they were to be copied.
+    pub left: Vec<TableName>,
+}
+
+impl Copied {
+    /// Whether this table is not among what was copied.
+    pub fn is_without(&self, table: &TableName) -> bool {
+        self.left.contains(table) || self.failed.iter().any(|(name, _)| name == table)
+    }
+}
+
+/// Whether an error is about the one table that was copied, so that the others can go on.
+pub fn is_about_a_table(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Schema | Kind::BadRow | Kind::Privilege | Kind::NotEmpty | Kind::Divergence | Kind::Internal => true,
+        Kind::Connection | Kind::Transient | Kind::SlotInUse | Kind::SlotLost | Kind::Authentication => false,
+        Kind::Config | Kind::ServerSetting | Kind::Fenced | Kind::Protocol | Kind::Refused => false,
+        Kind::Undone | Kind::Interrupted | Kind::Io => false,
+    }
+}
+
+/// Copies every table of the plan that the state shows neither as copied nor as failed. `halt` ends it with
+/// [`Kind::Interrupted`].
 pub async fn copy<S: Snapshot, T: Target>(
     target: &T,
     snapshot: &Arc<S>,
@@ -45,8 +75,11 @@ pub async fn copy<S: Snapshot, T: Target>(
     steering: &Arc<Steering>,
     progress: &Arc<Progress>,
     halt: &CancellationToken,
-) -> Result<()> {
-    let tables = tables_to_copy(target, plan, progress).await?;
+) -> Result<Copied> {
+    let (tables, unfit) = tables_to_copy(target, plan, progress).await?;
+    for (table, error) in &unfit {
+        note_failure(target.state(), lease, table, error).await?;
+    }
     let worker = Worker {
         target: target.clone(),
         snapshot: Arc::clone(snapshot),
@@ -54,12 +87,22 @@ pub async fn copy<S: Snapshot, T: Target>(
         chunk_rows: steering.now().snapshot.chunk_rows.max(1),
         steering: Arc::clone(steering),
     };
-    let reporter = tokio::spawn(report(target.state().clone(), Arc::clone(progress)));
+    let reporter = tokio::spawn(report(target.state().clone(), Arc::clone(progress), Arc::clone(snapshot)));
     let copied = Driver::new(worker, tables).run(halt).await;
     reporter.abort();
     // The last second's counts, so that a finished table shows its rows.
-    report_once(target.state(), progress, &mut HashMap::new()).await;
-    copied
+    report_once(target.state(), progress, snapshot.as_ref(), &mut HashMap::new()).await;
+    let mut copied = copied?;
+    copied.failed.extend(unfit.into_iter().map(|(table, error)| (table.source().clone(), error)));
+    Ok(copied)
+}
+
+async fn note_failure(state: &State, lease: &Lease, table: &Table, error: &Error) -> Result<()> {
+    let name = table.source();
+    tracing::error!("{name} is left out for now, the other tables go on: {error}");
+    state.set_failed(lease, name, error).await?;
+    table.progress.fail();
+    Ok(())
 }
 
 /// Checks that the source's tables still look as the plan took them. To be asked after the snapshot was made: what
@@ -113,29 +156,42 @@ impl Table {
     }
 }
 
-/// Largest first, so that the longest copy does not begin last.
-async fn tables_to_copy<T: Target>(target: &T, plan: &Plan, progress: &Progress) -> Result<VecDeque<Arc<Table>>> {
+/// Tables that do not fit their target, and why.
+type Unfit = Vec<(Arc<Table>, Error)>;
+
+/// Largest first, so that the longest copy does not begin last; and those that do not fit.
+async fn tables_to_copy<T: Target>(
+    target: &T,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<(VecDeque<Arc<Table>>, Unfit)> {
     let states = target.state().tables().await?;
-    let copied: Vec<&TableName> =
-        states.iter().filter(|state| state.stage == TableStage::Copied).map(|state| &state.source).collect();
-    let waiting: Vec<&Arc<TablePlan>> = plan.tables().filter(|table| !copied.contains(&&table.source.name)).collect();
+    let open = |state: &&TableState| matches!(state.stage, TableStage::Waiting | TableStage::Copying);
+    let wanted: Vec<&TableName> = states.iter().filter(open).map(|state| &state.source).collect();
+    let waiting: Vec<&Arc<TablePlan>> = plan.tables().filter(|table| wanted.contains(&&table.source.name)).collect();
     let names: Vec<TableName> = waiting.iter().map(|table| table.shaped.name.clone()).collect();
     let there = target.tables(&names).await?;
-    let mut tables = Vec::with_capacity(waiting.len());
+    let (mut tables, mut unfit) = (Vec::with_capacity(waiting.len()), Vec::new());
     for (plan, there) in waiting.into_iter().zip(there) {
         let name = &plan.source.name;
-        let format = format_for(plan, there.as_deref())?;
+        let format = format_for(plan, there.as_deref());
         let counters = progress.table(name);
         let missing = || Error::new(Kind::Internal, format!("{name} is not in the state's list of tables"));
-        tables.push(Arc::new(Table {
-            columns: plan.shaped.columns.iter().map(|column| column.name.clone()).collect(),
-            format,
-            progress: counters.ok_or_else(missing)?,
-            plan: Arc::clone(plan),
-        }));
+        let table = |format| {
+            Ok::<_, Error>(Arc::new(Table {
+                columns: plan.shaped.columns.iter().map(|column| column.name.clone()).collect(),
+                format,
+                progress: counters.ok_or_else(missing)?,
+                plan: Arc::clone(plan),
+            }))
+        };
+        match format {
+            Ok(format) => tables.push(table(format)?),
+            Err(error) => unfit.push((table(CopyFormat::PgText)?, error)),
+        }
     }
     tables.sort_by_key(|table| std::cmp::Reverse((table.plan.source.bytes, table.plan.source.estimated_rows)));
-    Ok(tables.into())
+    Ok((tables.into(), unfit))
 }
 
 /// Whether every value of every table means the same in binary form at both ends. A stream has one form for all of them.
@@ -267,6 +323,17 @@ struct Driver<S, T> {
     /// Tables in parts, in the order they were begun.
     open: Vec<Open>,
     running: JoinSet<Result<Done>>,
+    /// What each running step is of.
+    steps: HashMap<task::Id, (Arc<Table>, AbortHandle)>,
+    /// Tables that are given up once their last step has ended, and why.
+    giving_up: Vec<(Arc<Table>, GivenUp)>,
+    copied: Copied,
+}
+
+/// Why a table is no longer copied.
+enum GivenUp {
+    Failed(Error),
+    Asked(TableRequest),
 }
 
 /// A table of which parts are still to be copied or being copied.
@@ -279,17 +346,27 @@ struct Open {
 
 impl<S: Snapshot, T: Target> Driver<S, T> {
     fn new(worker: Worker<S, T>, waiting: VecDeque<Arc<Table>>) -> Self {
-        Driver { worker, waiting, open: Vec::new(), running: JoinSet::new() }
+        Driver {
+            worker,
+            waiting,
+            open: Vec::new(),
+            running: JoinSet::new(),
+            steps: HashMap::new(),
+            giving_up: Vec::new(),
+            copied: Copied::default(),
+        }
     }
 
-    async fn run(mut self, halt: &CancellationToken) -> Result<()> {
+    async fn run(mut self, halt: &CancellationToken) -> Result<Copied> {
         let mut orders = self.worker.steering.watch();
+        let mut asked = tokio::time::interval(ASK_EVERY);
+        asked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let result = loop {
             orders.mark_unchanged();
             let workers = self.worker.steering.copy_workers();
             while self.running.len() < workers && self.start_one(workers) {}
             if self.running.is_empty() && self.waiting.is_empty() && self.open.is_empty() {
-                return Ok(());
+                return Ok(self.copied);
             }
             let joined = tokio::select! {
                 biased;
@@ -297,18 +374,95 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
                     let why = "stopped during the copy; the same command goes on with the tables that are missing";
                     break Err(Error::new(Kind::Interrupted, why));
                 }
+                _ = asked.tick() => {
+                    if let Err(error) = self.heed_requests().await {
+                        break Err(error);
+                    }
+                    continue;
+                }
                 _ = orders.changed() => continue,
-                joined = self.running.join_next(), if !self.running.is_empty() => joined.expect("it is not empty"),
+                joined = self.running.join_next_with_id(), if !self.running.is_empty() => joined.expect("it is not empty"),
             };
-            match joined.unwrap_or_else(|panic| Err(Error::new(Kind::Internal, panic.to_string()))) {
-                Ok(done) => self.take_in(done),
-                Err(error) => break Err(error),
+            if let Err(error) = self.ended(joined).await {
+                break Err(error);
             }
         };
         // What the others have open is rolled back with their connections; a COMMIT already under way is found by the
         // next try in the state, which it reads only after taking the lease's row locks.
         self.running.shutdown().await;
-        result
+        result.map(|()| self.copied)
+    }
+
+    /// A step has ended: its table goes on, or is given up. An error that is not about the table ends everything.
+    async fn ended(&mut self, joined: Result<(task::Id, Result<Done>), task::JoinError>) -> Result<()> {
+        let (id, result) = match joined {
+            Ok((id, result)) => (id, Some(result)),
+            Err(error) if error.is_cancelled() => (error.id(), None),
+            Err(panic) => return Err(Error::new(Kind::Internal, panic.to_string())),
+        };
+        let (table, _) = self.steps.remove(&id).expect("every step is entered when it is spawned");
+        match result {
+            Some(Ok(done)) if !self.gives_up(&table) => self.take_in(done),
+            Some(Err(error)) if !is_about_a_table(&error) => return Err(error),
+            Some(Err(error)) => self.give_up(&table, GivenUp::Failed(error)),
+            Some(Ok(_)) | None => {}
+        }
+        self.bury(&table).await
+    }
+
+    fn gives_up(&self, table: &Arc<Table>) -> bool {
+        self.giving_up.iter().any(|(other, _)| Arc::ptr_eq(other, table))
+    }
+
+    /// Starts nothing more for a table, and ends what runs.
+    fn give_up(&mut self, table: &Arc<Table>, why: GivenUp) {
+        if self.gives_up(table) {
+            return;
+        }
+        self.waiting.retain(|other| !Arc::ptr_eq(other, table));
+        self.open.retain(|open| !Arc::ptr_eq(&open.table, table));
+        self.steps.values().filter(|(other, _)| Arc::ptr_eq(other, table)).for_each(|(_, step)| step.abort());
+        self.giving_up.push((Arc::clone(table), why));
+    }
+
+    /// Records what became of a table that is given up, once none of its steps runs: each of them has the state's row.
+    async fn bury(&mut self, table: &Arc<Table>) -> Result<()> {
+        if self.steps.values().any(|(other, _)| Arc::ptr_eq(other, table)) {
+            return Ok(());
+        }
+        let Some(at) = self.giving_up.iter().position(|(other, _)| Arc::ptr_eq(other, table)) else { return Ok(()) };
+        let (_, why) = self.giving_up.swap_remove(at);
+        let (state, lease) = (self.worker.target.state(), &*self.worker.lease);
+        match why {
+            GivenUp::Failed(error) => {
+                note_failure(state, lease, table, &error).await?;
+                self.copied.failed.push((table.source().clone(), error));
+            }
+            GivenUp::Asked(request) => {
+                state.settle_requests(lease, std::slice::from_ref(&request), &[]).await?;
+                tracing::info!("{}: no longer copied, as asked by tables {}", request.source, request.action.as_str());
+                table.progress.fail();
+                self.copied.left.push(request.source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves tables that are to be skipped or removed. Whatever else is wanted waits for the end of the copy.
+    async fn heed_requests(&mut self) -> Result<()> {
+        // Unreadable now is readable in a second; if the target is gone, a copy says so.
+        let requests = self.worker.target.state().requests().await.unwrap_or_default();
+        for request in requests {
+            if !matches!(request.action, TableAction::Skip | TableAction::Remove) {
+                continue;
+            }
+            let tables = self.waiting.iter().chain(self.steps.values().map(|(table, _)| table));
+            let tables = tables.chain(self.open.iter().map(|open| &open.table));
+            let Some(table) = tables.cloned().find(|table| *table.source() == request.source) else { continue };
+            self.give_up(&table, GivenUp::Asked(request));
+            self.bury(&table).await?;
+        }
+        Ok(())
     }
 
     /// Starts the next step; `false` if there is none that could be started now.
@@ -333,7 +487,10 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
     fn spawn(&mut self, table: Arc<Table>, step: impl Future<Output = Result<Done>> + Send + 'static) {
         // Boxed: the steps hold a whole COPY's state, and the JoinSet moves them.
         let step = Box::pin(step);
-        self.running.spawn(async move { step.await.with_context(|| format!("copying {}", table.source())) });
+        let name = table.source().clone();
+        let handle =
+            self.running.spawn(async move { step.await.with_context(|| format!("copying {name}")) });
+        self.steps.insert(handle.id(), (table, handle));
     }
 
     fn take_in(&mut self, done: Done) {
@@ -365,25 +522,34 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
 }
 
 /// Tells the state once a second how far the tables are.
-async fn report(state: State, progress: Arc<Progress>) {
+async fn report<S: Snapshot>(state: State, progress: Arc<Progress>, snapshot: Arc<S>) {
     let mut told = HashMap::new();
     let mut tick = tokio::time::interval(REPORT_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        report_once(&state, &progress, &mut told).await;
+        report_once(&state, &progress, snapshot.as_ref(), &mut told).await;
     }
 }
 
-async fn report_once(state: &State, progress: &Progress, told: &mut HashMap<TableName, (u64, u64)>) {
+/// What was last told of a table: rows, bytes, what it waits for.
+type Told = (u64, u64, Option<String>);
+
+async fn report_once<S: Snapshot>(
+    state: &State,
+    progress: &Progress,
+    snapshot: &S,
+    told: &mut HashMap<TableName, Told>,
+) {
     for table in progress.tables() {
-        let copied = table.copied();
-        if table.stage() == TableStage::Waiting || told.get(&table.name) == Some(&copied) {
+        let (rows, bytes) = table.copied();
+        let news = (rows, bytes, snapshot.waits_for(&table.name));
+        if table.stage() == TableStage::Waiting || told.get(&table.name) == Some(&news) {
             continue;
         }
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        match state.report_progress(&table.name, count(copied.0), count(copied.1), None).await {
-            Ok(()) => drop(told.insert(table.name.clone(), copied)),
+        match state.report_progress(&table.name, count(rows), count(bytes), news.2.as_deref()).await {
+            Ok(()) => drop(told.insert(table.name.clone(), news)),
             // It is for the eyes only; if the target is in trouble, a copy says so.
             Err(error) => tracing::debug!(%error, "could not report the copy's progress"),
         }

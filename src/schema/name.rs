@@ -24,6 +24,15 @@ pub struct TableName {
 }
 
 impl TableName {
+    /// As a pattern that matches it alone, fit for a shell: what the advice of commands names.
+    pub fn pattern(&self) -> String {
+        let plain = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if plain(&self.schema) && plain(&self.table) {
+            return self.to_string();
+        }
+        format!("'{}'", self.sql().replace('\'', "'\\''"))
+    }
+
     /// A name from its two parts, unquoted.
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
         TableName { schema: schema.into(), table: table.into() }

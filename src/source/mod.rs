@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Budget, ChangeEvent, Chunk, Durable, Position, Share};
 use crate::error::Result;
-use crate::schema::{Patterns, TableSchema};
+use crate::schema::{Patterns, TableName, TableSchema};
 
 /// Who the source is. Stored with the checkpoint: a position means nothing on another server or timeline (TRAPS 2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +191,12 @@ pub struct Part {
 pub trait Snapshot: Send + Sync + 'static {
     /// The position: it holds every transaction whose commit starts below it, and no other.
     fn position(&self) -> &Position;
+
+    /// Why a copy of this table does not move, if it does not: `a lock: pid 8812, ALTER TABLE, role billing, 14 m`.
+    fn waits_for(&self, table: &TableName) -> Option<String> {
+        let _ = table;
+        None
+    }
 
     /// Cuts a table into parts of about `chunk_rows`; together they are the table. One part where it cannot be cut.
     fn parts(&self, table: &Arc<TableSchema>, chunk_rows: u64) -> impl Future<Output = Result<Vec<Part>>> + Send;

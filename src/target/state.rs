@@ -171,8 +171,16 @@ pub enum TableStage {
     Waiting,
     /// Being copied.
     Copying,
+    /// Copied beside the running stream; a stream of its own brings it up to the others.
+    CatchingUp,
     /// All rows are there; the stream keeps it current once it runs.
     Copied,
+    /// It could not be copied, see [`TableState::error`]; the others go on without it.
+    Failed,
+    /// Left out by `tables skip`: what the target has of it is as old as that.
+    Skipped,
+    /// Left out by `tables remove`: no longer part of the migration, and known not to be by mistake.
+    Removed,
 }
 
 impl TableStage {
@@ -181,8 +189,17 @@ impl TableStage {
         match self {
             TableStage::Waiting => "waiting",
             TableStage::Copying => "copying",
+            TableStage::CatchingUp => "catching-up",
             TableStage::Copied => "copied",
+            TableStage::Failed => "failed",
+            TableStage::Skipped => "skipped",
+            TableStage::Removed => "removed",
         }
+    }
+
+    /// Whether the table is to be carried to the target: not left out on request.
+    pub fn is_carried(self) -> bool {
+        !matches!(self, TableStage::Skipped | TableStage::Removed)
     }
 }
 
@@ -190,7 +207,8 @@ impl FromStr for TableStage {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        [TableStage::Waiting, TableStage::Copying, TableStage::Copied]
+        use TableStage::*;
+        [Waiting, Copying, CatchingUp, Copied, Failed, Skipped, Removed]
             .into_iter()
             .find(|stage| stage.as_str() == text)
             .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown table stage {text:?}")))
@@ -225,6 +243,10 @@ pub struct TableState {
     /// What the rules made of it when it became part of the migration or was last copied again
     /// ([`crate::config::Config::rule_of`]); `None` in a state of format 1.
     pub rule: Option<String>,
+    /// Why it could not be copied, with what to do about it.
+    pub error: Option<String>,
+    /// Its foreign keys, triggers and the like are still to be made: they wait for one consistent state.
+    pub unfinished: bool,
 }
 
 /// A table that becomes part of the migration.
@@ -240,6 +262,53 @@ pub struct NewTable {
     pub bytes: i64,
     /// What the rules make of it: [`crate::config::Config::rule_of`].
     pub rule: String,
+}
+
+/// What `cutwater tables` asks a run to do with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableAction {
+    /// Take it into the migration.
+    Add,
+    /// Leave it out for good; what is at the target stays.
+    Remove,
+    /// Copy it again.
+    Resync,
+    /// Leave it out, and let nothing wait for it.
+    Skip,
+}
+
+impl TableAction {
+    /// The word of the command line and of the state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TableAction::Add => "add",
+            TableAction::Remove => "remove",
+            TableAction::Resync => "resync",
+            TableAction::Skip => "skip",
+        }
+    }
+}
+
+impl FromStr for TableAction {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        use TableAction::*;
+        [Add, Remove, Resync, Skip]
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown request {text:?}")))
+    }
+}
+
+/// A row of `cutwater.table_request`: what is wanted of a table, until a run has taken note of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRequest {
+    /// Name at the source.
+    pub source: TableName,
+    /// What is wanted.
+    pub action: TableAction,
 }
 
 /// What a `run` says about itself once a second: the row `cutwater.run`.

@@ -75,6 +75,20 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same for some of its tables only.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&TableName) -> bool) -> Plan {
+        let tables = self.tables.iter().filter(|(name, _)| wanted(name));
+        Plan { tables: tables.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect() }
+    }
+
+    /// Takes in the tables of another plan that it does not have itself.
+    pub fn join(&mut self, other: &Plan) {
+        for (name, table) in &other.tables {
+            self.tables.entry(name.clone()).or_insert_with(|| Arc::clone(table));
+        }
+    }
+
     /// The plan of a source table, if it is part of the migration.
     pub fn get(&self, source: &TableName) -> Option<&Arc<TablePlan>> {
         self.tables.get(source)

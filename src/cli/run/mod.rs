@@ -13,7 +13,7 @@ use super::{Context, Ended, event, output, status};
 use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{self, Job, Outcome, Until};
+use crate::pipeline::{self, Disagreement, Job, Outcome, Until};
 use crate::target::Target;
 use crate::telemetry;
 
@@ -26,6 +26,9 @@ pub(super) async fn run(context: &Context, args: &RunArgs) -> Result<Ended> {
     };
     // Before anything else, so that what does not belong together is refused, and the first event has a place to stand in.
     pipeline::enrol(&job).await?;
+    for Disagreement { text, fix } in job.disagreement().await? {
+        tracing::warn!("{text}\n  do: {fix}");
+    }
     if let Some(listen) = config.telemetry.listen {
         telemetry::serve(listen, facts(&config), context.shutdown.clone()).await?;
     }

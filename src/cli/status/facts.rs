@@ -170,7 +170,7 @@ pub struct TableFacts {
     pub name: String,
     /// At the target.
     pub target: String,
-    /// `waiting`, `copying`, `copied`, `streaming`
+    /// `waiting`, `copying`, `catching-up`, `copied`, `streaming`, `failed`, `skipped`
     pub state: &'static str,
     /// Rows copied.
     pub rows: i64,
@@ -182,6 +182,8 @@ pub struct TableFacts {
     pub rate: Option<f64>,
     /// Why it does not move.
     pub waits_for: Option<String>,
+    /// Why it could not be copied.
+    pub error: Option<String>,
 }
 
 impl TableFacts {

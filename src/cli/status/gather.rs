@@ -270,6 +270,7 @@ fn tables(states: &[TableState], now: Timestamp, phase: Option<Phase>) -> Vec<Ta
             .filter(|_| table.stage == TableStage::Copying)
             .map(|at| table.rows_copied as f64 / since(now, at).max(1.0)),
         waits_for: table.waits_for.clone(),
+        error: table.error.clone(),
     };
     states.iter().map(facts).collect()
 }
@@ -321,6 +322,12 @@ fn refusals(facts: &StatusFacts, config: &Config) -> Vec<Refusal> {
     }
     if facts.paused.is_some() {
         refuse("it is paused".to_owned(), "cutwater resume");
+    }
+    if let Some(table) = facts.tables.iter().find(|table| table.state == "failed") {
+        refuse(format!("{} could not be copied", table.name), "cutwater tables   says why, and what to do");
+    }
+    if facts.tables.iter().any(|table| ["waiting", "copying", "catching-up"].contains(&table.state)) {
+        refuse("a table is being copied".to_owned(), "cutwater tables   shows how far it is");
     }
     if facts.dead_letters > 0 {
         refuse(format!("{} dead letters", facts.dead_letters), "SELECT * FROM cutwater.dead_letter at the target");

@@ -111,6 +111,16 @@ fn problems(out: &mut String, facts: &StatusFacts) {
     if let Some(trouble) = &facts.last_error {
         cause(out, facts, trouble);
     }
+    for table in facts.tables.iter().filter(|table| table.state == "failed").take(12) {
+        let why = table.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("no reason was noted");
+        row(out, "table", &format!("{} could not be copied: {why}", table.name));
+        row(out, "", "fix: remove the cause, then cutwater tables resync; or leave it out: cutwater tables skip");
+    }
+    let skipped: Vec<&str> =
+        facts.tables.iter().filter(|table| table.state == "skipped").map(|table| table.name.as_str()).collect();
+    if !skipped.is_empty() {
+        row(out, "skipped", &format!("{}: not carried, what the target has of it is stale", skipped.join(", ")));
+    }
     paused(out, facts);
     match facts.slot_status.as_deref() {
         Some("lost") => {
@@ -325,6 +335,7 @@ mod tests {
             rows_estimate: 100,
             bytes_estimate: 1 << 30,
             rate: (state == "copying").then_some(1.0),
+            error: None,
             waits_for: None,
         }
     }

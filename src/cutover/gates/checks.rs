@@ -7,7 +7,7 @@ use crate::cutover::sequences as sequence_plan;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence;
-use crate::target::state::{Phase, TableStage};
+use crate::target::state::{Phase, TableStage, TableState};
 use crate::verify::behind;
 use crate::verify::columns;
 
@@ -23,15 +23,50 @@ const LONG_SECONDS: f64 = 3.0;
 
 /// Every table is copied and the stream has reached the head once.
 pub(super) async fn snapshot(look: &Look<'_>) -> Result<Verdict> {
-    let tables = look.parts.ends.state.tables().await?;
+    let state = &look.parts.ends.state;
+    let tables = state.tables().await?;
     let fix = "cutwater status shows how far it is";
-    let copying = tables.iter().filter(|table| table.stage != TableStage::Copied).count();
+    let is = |stages: &[TableStage]| tables.iter().filter(|t| stages.contains(&t.stage)).collect::<Vec<_>>();
+    if let [first, ..] = is(&[TableStage::Failed])[..] {
+        let details = is(&[TableStage::Failed]).into_iter().map(|table| {
+            let why = table.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("no reason was noted");
+            format!("{} could not be copied: {why}", table.source)
+        });
+        let fix = format!(
+            "remove the cause, then cutwater tables resync {0}   or leave it out: cutwater tables skip {0}",
+            first.source.pattern()
+        );
+        return Ok(Verdict::Closed { details: details.collect(), fix });
+    }
+    let copying = is(&[TableStage::Waiting, TableStage::Copying, TableStage::CatchingUp]).len();
     if copying > 0 {
         return Ok(Verdict::closed(format!("{copying} of {} tables are not copied yet", tables.len()), fix));
     }
+    if let Some(request) = state.requests().await?.first() {
+        let why = format!("tables {} {} is not done yet", request.action.as_str(), request.source);
+        return Ok(Verdict::closed(why, "cutwater tables   shows how far it is"));
+    }
+    let carried = tables.iter().filter(|table| table.stage.is_carried());
+    if let Some(table) = carried.clone().find(|table| table.unfinished) {
+        let why = table.error.as_deref().and_then(|error| error.lines().next());
+        let why = why.map_or_else(|| "they are made once the stream has passed its copy".to_owned(), str::to_owned);
+        return Ok(Verdict::closed(format!("foreign keys or triggers of {} are missing: {why}", table.source), fix));
+    }
+    if !look.parts.covers(carried.map(|table| &table.source)) {
+        return Ok(Verdict::closed("the set of tables changed meanwhile", "run the same command again"));
+    }
     match look.migration.phase {
-        Phase::Streaming | Phase::Draining => Ok(Verdict::open("snapshot")),
+        Phase::Streaming | Phase::Draining => Ok(Verdict::open(without(&is(&[TableStage::Skipped])))),
         phase => Ok(Verdict::closed(format!("the migration is in phase {phase}, not streaming"), fix)),
+    }
+}
+
+/// What is not carried on request is said whenever a cutover is talked of.
+fn without(skipped: &[&TableState]) -> String {
+    let names: Vec<String> = skipped.iter().map(|table| table.source.to_string()).collect();
+    match names.len() {
+        0 => "snapshot".to_owned(),
+        _ => format!("snapshot without {} (skipped: not carried, stale at the target)", names.join(", ")),
     }
 }
 

@@ -19,6 +19,7 @@
 mod absent;
 mod errors;
 mod late;
+mod some;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
@@ -75,7 +76,7 @@ impl<'a> SchemaWork<'a> {
         for line in self.not_carried().await? {
             tracing::info!("not carried over: {line}");
         }
-        let work = self.create(&client, source, &existing);
+        let work = self.create(&client, source, &existing, &|_| true);
         tokio::select! {
             biased;
             () = halt.cancelled() => Err(interrupted("creating the tables")),
@@ -83,11 +84,17 @@ impl<'a> SchemaWork<'a> {
         }
     }
 
-    async fn create(&self, client: &Client, source: &FromSource, existing: &HashSet<TableName>) -> Result<()> {
+    async fn create(
+        &self,
+        client: &Client,
+        source: &FromSource,
+        existing: &HashSet<TableName>,
+        wanted: &(dyn Fn(&DumpEntry) -> bool + Sync),
+    ) -> Result<()> {
         prepare_session(client, &source.carried.settings).await?;
         // All in one transaction: a crash leaves nothing behind that would look like a schema somebody made by hand.
         client.batch_execute("BEGIN").await?;
-        for entry in &source.carried.before {
+        for entry in source.carried.before.iter().filter(|entry| wanted(entry)) {
             create_one(client, entry).await?;
         }
         for (name, sql) in source.reshaped.iter().filter(|(name, _)| !existing.contains(name)) {
@@ -135,6 +142,15 @@ impl<'a> SchemaWork<'a> {
     /// Makes foreign keys, triggers and the rest. Only once the target holds one consistent state of the source, and
     /// while nothing is applied: each locks its tables.
     pub async fn finish_constraints(&self, halt: &CancellationToken) -> Result<()> {
+        self.finish_constraints_without(&HashSet::new(), halt).await
+    }
+
+    /// The same without what has to do with tables that are not copied: a foreign key to one would find no rows.
+    pub async fn finish_constraints_without(
+        &self,
+        absent: &HashSet<TableName>,
+        halt: &CancellationToken,
+    ) -> Result<()> {
         let carried = self.carried_or_nothing().await?;
         let view = self.progress.view();
         if view.indexes_total == 0 {
@@ -142,8 +158,9 @@ impl<'a> SchemaWork<'a> {
             self.progress.set_indexes(built as u64, (built + carried.after.len()) as u64);
         }
         let target = self.target().await?;
-        let absent = Absent::find(&target, carried).await?;
-        let after: Vec<DumpEntry> = absent.leave_out(&carried.after).cloned().collect();
+        let missing = Absent::find(&target, carried).await?;
+        let after = missing.leave_out(&carried.after).filter(|entry| !carried.names_one(entry, |name| absent.contains(name)));
+        let after: Vec<DumpEntry> = after.cloned().collect();
         let (now, late) = late::part(&target, &after).await?;
         if let Some(words) = count(&late) {
             tracing::info!("session_replication_role is not permitted at the target: {words} are made at the cutover");

@@ -5,7 +5,7 @@
 //! is not migrated (its indexes, its comments) goes without a word; everything else that stays behind is listed in
 //! [`Carried::not_carried`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{DumpEntry, Script};
 use crate::error::{Error, Kind, Result};
@@ -29,6 +29,8 @@ pub struct Carried {
     pub after: Vec<DumpEntry>,
     /// What stays behind, in words.
     pub not_carried: Vec<String>,
+    /// The root of each partition.
+    pub roots: BTreeMap<TableName, TableName>,
 }
 
 /// Kinds that stay behind whatever they are about.
@@ -96,13 +98,33 @@ impl Carried {
             attaches: Vec::new(),
             after: Vec::new(),
             not_carried: Vec::new(),
+            roots: BTreeMap::new(),
         }
+    }
+
+    /// Whether an entry names one of these tables, or a partition of one.
+    pub fn names_one(&self, entry: &DumpEntry, is_one: impl Fn(&TableName) -> bool) -> bool {
+        entry.names().iter().any(|name| is_one(self.roots.get(name).unwrap_or(name)))
+    }
+
+    /// Whether an entry belongs to one of these tables, or to a partition of one: the first that it names.
+    pub fn is_of(&self, entry: &DumpEntry, is_one: impl Fn(&TableName) -> bool) -> bool {
+        entry.names().first().is_some_and(|name| is_one(self.roots.get(name).unwrap_or(name)))
+    }
+
+    /// The indexes that keys and indexes of these tables are called, to find what attaches them.
+    pub fn attaches_of(&self, is_one: impl Fn(&TableName) -> bool) -> Vec<&DumpEntry> {
+        let lists = [&self.keys, &self.indexes];
+        let own = lists.into_iter().flatten().filter(|entry| self.is_of(entry, &is_one));
+        let made: HashSet<TableName> = own.flat_map(|entry| makes(entry, &entry.names()).collect::<Vec<_>>()).collect();
+        self.attaches.iter().filter(|entry| entry.names().iter().any(|name| made.contains(name))).collect()
     }
 
     /// Sorts a dump for `plan`. Refuses triggers that would fire while changes are applied (TRAPS 15).
     pub fn sort(script: Script, plan: &Plan) -> Result<Carried> {
         let mut carried = Carried { settings: script.settings, ..Carried::default() };
-        let mut absent = absent_relations(&script.entries, plan);
+        carried.roots = roots(&script.entries);
+        let mut absent = absent_relations(&script.entries, &carried.roots, plan);
         for table in plan.tables().filter(|table| table.reshaped) {
             if table.source.kind == Relkind::Partitioned {
                 let (from, to) = (&table.source.name, &table.shaped.name);
@@ -164,11 +186,15 @@ impl Carried {
     }
 }
 
-/// Tables, partitions and sequences of the source that are not at the target under their own name.
-fn absent_relations(entries: &[DumpEntry], plan: &Plan) -> HashMap<TableName, Absence> {
-    let of = |kind: &'static str| entries.iter().filter(move |entry| entry.kind == kind).map(DumpEntry::names);
-    let parent_of: HashMap<TableName, TableName> =
-        of("TABLE ATTACH").filter_map(|names| Some((names.get(1)?.clone(), names.first()?.clone()))).collect();
+fn of<'a>(entries: &'a [DumpEntry], kind: &'static str) -> impl Iterator<Item = Vec<TableName>> + 'a {
+    entries.iter().filter(move |entry| entry.kind == kind).map(DumpEntry::names)
+}
+
+/// The root of each partition.
+fn roots(entries: &[DumpEntry]) -> BTreeMap<TableName, TableName> {
+    let parent_of: HashMap<TableName, TableName> = of(entries, "TABLE ATTACH")
+        .filter_map(|names| Some((names.get(1)?.clone(), names.first()?.clone())))
+        .collect();
     let root_of = |name: &TableName| {
         let mut root = name;
         while let Some(parent) = parent_of.get(root) {
@@ -176,16 +202,25 @@ fn absent_relations(entries: &[DumpEntry], plan: &Plan) -> HashMap<TableName, Ab
         }
         root.clone()
     };
+    parent_of.keys().map(|partition| (partition.clone(), root_of(partition))).collect()
+}
+
+/// Tables, partitions and sequences of the source that are not at the target under their own name.
+fn absent_relations(
+    entries: &[DumpEntry],
+    roots: &BTreeMap<TableName, TableName>,
+    plan: &Plan,
+) -> HashMap<TableName, Absence> {
     let mut absent = HashMap::new();
-    for names in of("TABLE") {
+    for names in of(entries, "TABLE") {
         let Some(name) = names.first() else { continue };
-        match plan.get(name).or_else(|| plan.get(&root_of(name))) {
+        match plan.get(name).or_else(|| plan.get(roots.get(name)?)) {
             Some(table) if table.reshaped => drop(absent.insert(name.clone(), Absence::Reshaped)),
             Some(_) => {}
             None => drop(absent.insert(name.clone(), Absence::NotMigrated)),
         }
     }
-    for names in of("SEQUENCE OWNED BY") {
+    for names in of(entries, "SEQUENCE OWNED BY") {
         if let [sequence, table, ..] = &names[..]
             && let Some(why) = absent.get(table).cloned()
         {

@@ -106,6 +106,19 @@ impl Report {
         self.add(Verdict::Pass, end, name, text);
     }
 
+    /// Something in which the file and a migration that has begun do not agree about the tables.
+    pub fn set(&mut self, text: &str, fix: &str) {
+        self.note(End::Here, "tables", text).fix(fix);
+    }
+
+    /// What keeps the tables from being looked at.
+    pub fn unplannable(&mut self, error: &Error) {
+        let finding = self.fail(End::Source, "tables", error.kind(), error.message());
+        if let Some(fix) = error.suggestion() {
+            finding.fix(fix);
+        }
+    }
+
     /// Findings of a verdict.
     pub fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(move |finding| finding.verdict == verdict)

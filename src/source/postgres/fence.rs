@@ -208,16 +208,19 @@ pub async fn unchanged(client: &Client, tables: &[TableName], patterns: &Pattern
     let rows = client.query(include_str!("fence/tables_now.sql"), &[]).await?;
     let now: Vec<TableName> =
         rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    let commands = |tables: &[&TableName]| tables.iter().map(|t| t.pattern()).collect::<Vec<_>>().join(" ");
     let names = |tables: Vec<&TableName>| tables.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
     let new: Vec<_> = now.iter().filter(|t| patterns.includes(t) && !tables.contains(t)).collect();
     if !new.is_empty() {
-        let why = format!("new since the migration began, and not migrated: {}", names(new));
-        return Err(Error::new(Kind::Schema, why).fix("exclude them in [source] tables, or begin the migration again"));
+        let why = format!("new since the migration began, and not migrated: {}", names(new.clone()));
+        return Err(Error::new(Kind::Schema, why)
+            .fix(format!("cutwater tables add {}   or exclude them in [source] tables", commands(&new))));
     }
     let gone: Vec<_> = tables.iter().filter(|t| !now.contains(t)).collect();
     if !gone.is_empty() {
+        let fix = format!("cutwater tables remove {}", commands(&gone));
         let why = format!("gone from the source since the migration began: {}", names(gone));
-        return Err(Error::new(Kind::Schema, why).fix("exclude them in [source] tables, or begin the migration again"));
+        return Err(Error::new(Kind::Schema, why).fix(fix));
     }
     Ok(())
 }

@@ -125,9 +125,14 @@ impl PgSource {
     /// is [`portable_binary`](crate::schema::ColumnType::portable_binary) and has the same type at the target, which
     /// the source cannot know. Off by default. Returns what it will be.
     pub fn set_binary(&self, binary: bool) -> bool {
-        let binary = binary && !self.inner.text_only.load(Ordering::Relaxed);
+        let binary = self.may_be_binary(binary);
         self.inner.binary.store(binary, Ordering::Relaxed);
         binary
+    }
+
+    /// The same for a stream beside the others.
+    pub fn may_be_binary(&self, binary: bool) -> bool {
+        binary && !self.inner.text_only.load(Ordering::Relaxed)
     }
 
     /// Streams started from now on carry text, whatever [`PgSource::set_binary`] says: an older or newer shape of a table
@@ -218,14 +223,14 @@ impl Source for PgSource {
             return self.temporary_snapshot().await;
         }
         let exported = setup::create_slot(self, self.slot_name(), false).await?;
-        PgSnapshot::new(self, exported).await
+        PgSnapshot::new(self, exported, None).await
     }
 
     async fn temporary_snapshot(&self) -> Result<PgSnapshot> {
         // Unique: an earlier one may still be going away. At most 63 characters, of which the migration's have 40.
         let name = format!("{}_t{:08x}", self.inner.name, rand::random::<u32>());
         let exported = setup::create_slot(self, &name, true).await?;
-        PgSnapshot::new(self, exported).await
+        PgSnapshot::new(self, exported, Some(name)).await
     }
 
     async fn drop_slot(&self) -> Result<()> {
@@ -243,7 +248,7 @@ impl Source for PgSource {
         publication::check_published(&client, self.publication_name(), tables).await?;
         let version = self.server_version(&client).await?;
         let binary = self.inner.binary.load(Ordering::Relaxed) && version >= 140_000;
-        PgStream::start(self, from.lsn(), tables, budget, binary, version).await
+        PgStream::start(self, from.lsn(), tables, budget, (binary, version), None).await
     }
 
     async fn head(&self) -> Result<Head> {

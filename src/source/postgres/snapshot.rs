@@ -12,9 +12,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::stream;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::PgSource;
 use super::setup::Exported;
-use crate::change::{Chunk, Position};
+use super::{PgSource, PgStream};
+use crate::change::{Budget, Chunk, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Purpose, Wire, server_error};
 use crate::schema::{Ident, Relkind, TableName, TableSchema};
@@ -32,12 +32,16 @@ pub struct PgSnapshot {
     source: PgSource,
     name: String,
     position: Position,
-    /// Only held: the snapshot ends with it.
-    _exporter: AsyncMutex<Wire>,
+    /// The snapshot ends with its next command, or with it.
+    exporter: AsyncMutex<Option<Wire>>,
+    /// The slot, if it is a temporary one, which lives as long as the exporter's session.
+    slot: Option<String>,
     client: Client,
     /// For a table in several parts, the file each was cut from: a rewrite (VACUUM FULL, CLUSTER) between two parts
     /// moves rows from one to the other.
     files: Mutex<HashMap<String, Cut>>,
+    /// Whose lock each table's copy waits for.
+    waits: Mutex<HashMap<TableName, String>>,
 }
 
 /// What a ctid range was cut from.
@@ -58,14 +62,16 @@ struct Leaf {
 }
 
 impl PgSnapshot {
-    pub(super) async fn new(source: &PgSource, exported: Exported) -> Result<PgSnapshot> {
+    pub(super) async fn new(source: &PgSource, exported: Exported, slot: Option<String>) -> Result<PgSnapshot> {
         Ok(PgSnapshot {
             source: source.clone(),
             name: exported.snapshot,
             position: exported.consistent_point.into(),
-            _exporter: AsyncMutex::new(exported.wire),
+            exporter: AsyncMutex::new(Some(exported.wire)),
+            slot,
             client: source.connect().await?,
             files: Mutex::default(),
+            waits: Mutex::default(),
         })
     }
 
@@ -77,10 +83,21 @@ impl PgSnapshot {
         let rows = wire.query("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_wal_lsn()").await?;
         match rows.into_iter().next().map(<[Option<String>; 2]>::try_from) {
             Some(Ok([Some(snapshot), Some(position)])) => {
-                PgSnapshot::new(source, Exported { wire, consistent_point: position.parse()?, snapshot }).await
+                PgSnapshot::new(source, Exported { wire, consistent_point: position.parse()?, snapshot }, None).await
             }
             _ => Err(Error::new(Kind::Protocol, "the server answered without a snapshot")),
         }
+    }
+
+    /// The changes of `tables` from the snapshot's position on, out of its own temporary slot: no gap, no overlap. Ends the
+    /// snapshot; the slot goes with the stream.
+    pub async fn follow(&self, tables: &[Arc<TableSchema>], budget: &Budget, binary: bool) -> Result<PgStream> {
+        let gone = || Error::new(Kind::Internal, "this snapshot has no temporary slot to follow");
+        let wire = self.exporter.lock().await.take().ok_or_else(gone)?;
+        let slot = self.slot.clone().ok_or_else(gone)?;
+        let version = self.source.server_version(&self.client).await?;
+        let form = (binary && version >= 140_000, version);
+        PgStream::start(&self.source, self.position.lsn(), tables, budget, form, Some((wire, slot))).await
     }
 
     async fn leaves(&self, table: &TableSchema) -> Result<Vec<Leaf>> {
@@ -157,16 +174,20 @@ impl PgSnapshot {
     /// Says who holds the lock a copy is waiting for.
     async fn name_blockers(&self, table: &TableName) {
         let rows = self.client.query(include_str!("blockers.sql"), &[&table.sql()]).await.unwrap_or_default();
-        for row in rows {
-            let (pid, who, age): (Option<i32>, String, String) = (row.get("pid"), row.get("who"), row.get("age"));
-            tracing::warn!(%table, pid, who, age, "the copy waits for a lock held by this transaction");
-        }
+        let who: Vec<String> = rows.iter().map(|row| row.get("who")).collect();
+        let Some(first) = who.first() else { return };
+        tracing::warn!(%table, "the copy waits for a lock: {}", who.join("; "));
+        self.waits.lock().expect("no panic while it is held").insert(table.clone(), format!("a lock: {first}"));
     }
 }
 
 impl Snapshot for PgSnapshot {
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    fn waits_for(&self, table: &TableName) -> Option<String> {
+        self.waits.lock().expect("no panic while it is held").get(table).cloned()
     }
 
     async fn parts(&self, table: &Arc<TableSchema>, chunk_rows: u64) -> Result<Vec<Part>> {
@@ -225,7 +246,10 @@ impl Snapshot for PgSnapshot {
         let mut tries = 0;
         loop {
             let error = match self.begin(&mut wire, part, cut.as_ref(), &command).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.waits.lock().expect("no panic while it is held").remove(&part.table.name);
+                    break;
+                }
                 Err(error) => error,
             };
             tries += 1;

@@ -35,8 +35,8 @@ impl PgStream {
         from: Lsn,
         tables: &[Arc<TableSchema>],
         budget: &Budget,
-        binary: bool,
-        server_version: i32,
+        (binary, server_version): (bool, i32),
+        temporary: Option<(Wire, String)>,
     ) -> Result<PgStream> {
         let shared = Shared::starting_at(from);
         let (sender, items) = mpsc::channel(CHANNEL);
@@ -47,7 +47,7 @@ impl PgStream {
         let (source, budget, told) = (source.clone(), budget.clone(), Arc::clone(&shared));
         let work = async move {
             let opened = tokio::select! {
-                opened = open(&source, from, binary, server_version) => opened,
+                opened = open(&source, from, (binary, server_version), temporary) => opened,
                 // Nobody waits for it any more.
                 () = ready.closed() => return,
             };
@@ -68,11 +68,22 @@ impl PgStream {
     }
 }
 
-async fn open(source: &PgSource, from: Lsn, binary: bool, server_version: i32) -> Result<Wire> {
-    let slot = source.slot_name();
+/// Starts the migration's slot on a connection of its own, or a temporary one on the connection that made it.
+async fn open(source: &PgSource, from: Lsn, (binary, server_version): (bool, i32), temporary: Option<(Wire, String)>) -> Result<Wire> {
+    let (own, slot) = match temporary {
+        Some((wire, slot)) => (Some(wire), slot),
+        None => (None, source.slot_name().to_owned()),
+    };
+    let slot = slot.as_str();
     let doing = || format!("starting the stream of slot {slot:?} at {from}");
-    let mut wire = source.wire(Purpose::Replication).await?;
-    check_slot(&mut wire, slot, from).await.with_context(doing)?;
+    let mut wire = match own {
+        Some(wire) => wire,
+        None => {
+            let mut wire = source.wire(Purpose::Replication).await?;
+            check_slot(&mut wire, slot, from).await.with_context(doing)?;
+            wire
+        }
+    };
     let protocol = pgoutput::protocol_version(server_version);
     let command = format!(
         "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{protocol}', publication_names '{}'{}{})",

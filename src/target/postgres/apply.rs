@@ -52,6 +52,8 @@ const CHECKPOINT: &str = "checkpoint";
 pub struct PgApplier {
     pub(super) client: Arc<Client>,
     pub(super) lease: Lease,
+    /// Which row of the checkpoint is ours: 0 is the stream's, others are those of tables that catch up beside it.
+    worker: i32,
     pub(super) on_error: OnError,
     pub(super) tables: Tables,
     checkpoint: Durable<Position>,
@@ -75,12 +77,14 @@ pub(super) struct OpenTransaction {
 
 impl PgApplier {
     /// Connects and reads the checkpoint. [`Kind::Fenced`] if the lease is no longer the current one.
-    pub(super) async fn open(info: &ConnInfo, lease: &Lease, config: &ApplyConfig) -> Result<Self> {
+    pub(super) async fn open(info: &ConnInfo, lease: &Lease, worker: i32, config: &ApplyConfig) -> Result<Self> {
         let client = session::open(info, &lease.migration).await.context("opening the applier")?;
-        session::set_origin(&client, &lease.migration).await;
+        // One session at a time may have an origin (TRAPS 22): each worker has its own.
+        let suffix = if worker == 0 { String::new() } else { format!(".{worker}") };
+        session::set_origin(&client, &format!("{}{suffix}", lease.migration)).await;
         // FOR UPDATE waits for a predecessor's COMMIT that nobody knows the outcome of.
-        let sql = "SELECT epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker = 0 FOR UPDATE";
-        let row = client.query_opt(sql, &[&lease.migration]).await.context("reading the checkpoint")?;
+        let sql = "SELECT epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker = $2 FOR UPDATE";
+        let row = client.query_opt(sql, &[&lease.migration, &worker]).await.context("reading the checkpoint")?;
         let row = row.ok_or_else(|| {
             Error::new(Kind::Internal, format!("migration {:?} has no checkpoint to start from", lease.migration))
         })?;
@@ -94,6 +98,7 @@ impl PgApplier {
             tracker: Tracker::open(&client).await?,
             client: Arc::new(client),
             lease: lease.clone(),
+            worker,
             on_error: config.on_error,
             tables: Tables::default(),
             open: None,
@@ -401,6 +406,7 @@ impl PgApplier {
             number(changes as i64),
             number(transactions as i64),
             number(divergences as i64),
+            Raw(Some(Bytes::copy_from_slice(&self.worker.to_be_bytes()))),
         ]
     }
 

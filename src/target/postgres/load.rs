@@ -33,15 +33,16 @@ impl Copying<'_> {
         session::open(self.info, &self.lease.migration).await
     }
 
-    /// Locks the table's row of the state under our epoch; [`Kind::Fenced`] if that is over.
-    async fn lock(&self, client: &Client, strength: &str) -> Result<()> {
+    /// Locks the table's row of the state under our epoch; [`Kind::Fenced`] if that is over. Returns whether the copy is
+    /// made beside the running stream.
+    async fn lock(&self, client: &Client, strength: &str) -> Result<bool> {
         let sql = format!(
-            "SELECT 1 FROM cutwater.table_state
+            "SELECT side FROM cutwater.table_state
               WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4 FOR {strength}"
         );
         let TableName { schema, table } = self.source;
         let row = client.query_opt(&sql, &[&self.lease.migration, schema, table, &self.lease.epoch]).await?;
-        row.map(drop).ok_or_else(|| fenced(self.lease))
+        row.map(|row| row.get(0)).ok_or_else(|| fenced(self.lease))
     }
 
     async fn mark(&self, client: &Client, set: &str, copied_at: Option<&Position>, rows: Option<u64>) -> Result<()> {
@@ -107,7 +108,9 @@ impl Copying<'_> {
     }
 
     async fn mark_copied(&self, client: &Client, at: &Position, rows: u64) -> Result<()> {
-        let set = "stage = 'copied', copied_at = $5::text, rows_final = $6::bigint, finished_at = clock_timestamp()";
+        // Beside the running stream it only counts as copied once its own stream has brought it up to that.
+        let set = "stage = CASE WHEN side THEN 'catching-up' ELSE 'copied' END, copied_at = $5::text,
+                   rows_final = $6::bigint, finished_at = clock_timestamp(), error = NULL";
         self.mark(client, set, Some(at), Some(rows)).await
     }
 
@@ -123,7 +126,7 @@ impl Copying<'_> {
             let target = one(&client, table).await?;
             client.batch_execute("BEGIN").await?;
             self.mark_copying(&client).await?;
-            empty(&client, &target).await?;
+            empty(&client, &target, false).await?;
             let TableName { schema, table } = self.source;
             for chunk in &map.chunks {
                 client
@@ -174,10 +177,10 @@ impl Copying<'_> {
             client.batch_execute("BEGIN").await?;
             match mode {
                 LoadMode::Whole => {
-                    self.lock(&client, "UPDATE").await?;
-                    freeze = empty(&client, &target).await? && target.kind == Relkind::Plain;
+                    let gently = self.lock(&client, "UPDATE").await?;
+                    freeze = empty(&client, &target, gently).await? && target.kind == Relkind::Plain;
                 }
-                LoadMode::Append | LoadMode::Chunk(_) => self.lock(&client, "SHARE").await?,
+                LoadMode::Append | LoadMode::Chunk(_) => drop(self.lock(&client, "SHARE").await?),
             }
             let loaded = copy(&client, &target, columns, format, freeze, stream).await?;
             if mode == LoadMode::Whole {
@@ -197,15 +200,24 @@ async fn one(client: &Client, table: &TableName) -> Result<TargetTable> {
     describe(client, &[table]).await?.remove(table).ok_or_else(|| no_table(table))
 }
 
+/// Up to this size a table that is copied again is emptied by DELETE: whoever reads it sees the old rows until the new ones
+/// are there. A larger one would be written twice and stay twice as large for that.
+const GENTLY_BYTES: i64 = 1 << 30;
+
 /// Empties a table inside the open transaction. Returns whether it was truncated, which FREEZE needs: TRUNCATE refuses a
-/// table that others refer to, whether they have rows or not.
-async fn empty(client: &Client, table: &TargetTable) -> Result<bool> {
+/// table that others refer to, whether they have rows or not, and it locks readers out for as long as the copy takes.
+async fn empty(client: &Client, table: &TargetTable, gently: bool) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conrelid <> f.confrelid
-                              AND f.confrelid = pg_catalog.to_regclass($1))";
-    let referenced: bool = client.query_one(sql, &[&table.name.sql()]).await?.get(0);
-    let sql = if referenced { format!("DELETE FROM {}", table.only()) } else { format!("TRUNCATE {}", table.only()) };
+                              AND f.confrelid = pg_catalog.to_regclass($1)),
+                      (SELECT sum(pg_relation_size(relid))::bigint FROM
+                        (SELECT relid FROM pg_partition_tree(pg_catalog.to_regclass($1))
+                         UNION SELECT pg_catalog.to_regclass($1)) AS part)";
+    let row = client.query_one(sql, &[&table.name.sql()]).await?;
+    let (referenced, bytes): (bool, i64) = (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(0));
+    let delete = referenced || (gently && bytes > 0 && bytes <= GENTLY_BYTES);
+    let sql = if delete { format!("DELETE FROM {}", table.only()) } else { format!("TRUNCATE {}", table.only()) };
     client.batch_execute(&sql).await?;
-    Ok(!referenced)
+    Ok(!delete)
 }
 
 async fn copy(

@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 pub use apply::PgApplier;
 pub use repair::{Reader, Ready, Repairer, RowVersion, Rows, Writes};
-pub use state::{Changed, ChangedKeys, LeaseOutcome, State, Tracked, fenced};
+pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, State, Tracked, fenced};
 
 use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
@@ -68,6 +68,11 @@ impl PgTarget {
     /// Where it is.
     pub fn info(&self) -> &ConnInfo {
         &self.info
+    }
+
+    /// The applier of tables that catch up beside the stream: it moves the checkpoint of `worker`.
+    pub async fn side_applier(&self, lease: &Lease, worker: i32, config: &ApplyConfig) -> Result<PgApplier> {
+        PgApplier::open(&self.info, lease, worker, config).await
     }
 
     /// A session of one's own for reading and for DDL. It is not one that may write to a migrated table.
@@ -130,6 +135,6 @@ impl Target for PgTarget {
     }
 
     async fn applier(&self, lease: &Lease, config: &ApplyConfig) -> Result<PgApplier> {
-        PgApplier::open(&self.info, lease, config).await
+        PgApplier::open(&self.info, lease, 0, config).await
     }
 }

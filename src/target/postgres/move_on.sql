@@ -5,5 +5,5 @@ UPDATE cutwater.checkpoint
        changes = changes + $6::bigint,
        transactions = transactions + $7::bigint,
        divergences = divergences + $8::bigint
- WHERE migration = $1::text AND worker = 0 AND epoch = $2::bigint AND position = $3::text
+ WHERE migration = $1::text AND worker = $9::int AND epoch = $2::bigint AND position = $3::text
 RETURNING tracking

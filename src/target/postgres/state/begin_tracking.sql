@@ -4,7 +4,7 @@ WITH switched AS (
     UPDATE cutwater.checkpoint c
        SET generations = generations + 1, tracking = generations + 1
      WHERE migration = $1 AND worker = 0
-       AND NOT EXISTS (SELECT FROM cutwater.table_state t WHERE t.migration = $1 AND t.stage <> 'copied')
+       AND NOT EXISTS (SELECT FROM cutwater.table_state t WHERE t.migration = $1 AND t.stage IN ('waiting', 'copying', 'catching-up'))
     RETURNING migration, tracking
 )
 INSERT INTO cutwater.tracking (migration, generation)

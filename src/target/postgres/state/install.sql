@@ -134,6 +134,26 @@ CREATE TABLE IF NOT EXISTS cutwater.table_chunk (
     FOREIGN KEY (migration, source_schema, source_table) REFERENCES cutwater.table_state ON DELETE CASCADE
 );
 
+-- What a table's life needs once the set may change in mid-migration. `side`: it is copied beside the running stream,
+-- which does not know it yet; `unfinished`: its foreign keys and triggers are still to be made.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'side' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.table_state ADD COLUMN error text, ADD COLUMN side boolean NOT NULL DEFAULT false,
+                                         ADD COLUMN unfinished boolean NOT NULL DEFAULT false;
+    END IF;
+END $$;
+
+-- What `cutwater tables` wants of a table, until a run takes note of it. The last word counts.
+CREATE TABLE IF NOT EXISTS cutwater.table_request (
+    migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    source_schema text NOT NULL,
+    source_table  text NOT NULL,
+    action        text NOT NULL,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration, source_schema, source_table)
+);
+
 -- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
 CREATE TABLE IF NOT EXISTS cutwater.table_progress (
     migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

@@ -12,11 +12,13 @@ mod control;
 mod format;
 mod letters;
 mod shapes;
+mod set;
 mod tracking;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use set::Requested;
 pub use tracking::{Changed, ChangedKeys, Tracked};
 
 use jiff::Timestamp;
@@ -31,7 +33,7 @@ use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::TableName;
 use crate::source::SourceIdentity;
 use crate::target::state::{
-    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableState,
+    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableStage, TableState,
     VerifyRecord,
 };
 
@@ -106,8 +108,9 @@ impl State {
             return if is_missing(&error) { Ok(()) } else { Err(Error::from(error).context(doing)) };
         }
         // The applier's replication origin. Whoever could not make it cannot see to it either.
-        let origin = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1";
-        if let Err(error) = client.execute(origin, &[&format!("cutwater_{}", self.migration)]).await {
+        let origin = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = ANY($1)";
+        let origins = [format!("cutwater_{}", self.migration), format!("cutwater_{}.1", self.migration)];
+        if let Err(error) = client.execute(origin, &[&&origins[..]]).await {
             tracing::debug!(error = Error::from(error).message(), "the replication origin was left at the target");
         }
         let left: i64 = client.query_one("SELECT count(*) FROM cutwater.migration", &[]).await.context(doing)?.get(0);
@@ -244,8 +247,15 @@ impl State {
         }))
     }
 
-    /// The tables of the migration, in name order.
+    /// The tables of the migration, in name order, without those that were removed from it.
     pub async fn tables(&self) -> Result<Vec<TableState>> {
+        let mut tables = self.tables_ever().await?;
+        tables.retain(|table| table.stage != TableStage::Removed);
+        Ok(tables)
+    }
+
+    /// The tables that are or were part of the migration, in name order.
+    pub async fn tables_ever(&self) -> Result<Vec<TableState>> {
         let rows = self.query("reading the tables' state", include_str!("tables.sql"), &[&self.migration]).await?;
         rows.iter()
             .map(|row| {
@@ -262,6 +272,8 @@ impl State {
                     finished_at: row.get::<_, Option<i64>>(11).map(micros).transpose()?,
                     waits_for: row.get(12),
                     rule: row.get(13),
+                    error: row.get(14),
+                    unfinished: row.get(15),
                 })
             })
             .collect()

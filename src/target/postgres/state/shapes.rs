@@ -29,4 +29,12 @@ impl State {
         let params: super::Params<'_> = &[&self.migration, &source.schema, &source.table, &shape, &lease.epoch];
         expect_ours(self.execute("recording a table's shape", sql, params).await?, lease)
     }
+
+    /// Forgets the shape of a table that was made anew at the source: its next copy records the new one.
+    pub async fn forget_shape(&self, lease: &Lease, source: &TableName) -> Result<()> {
+        let sql = "UPDATE cutwater.table_state SET shape = NULL
+                   WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4";
+        let params: super::Params<'_> = &[&self.migration, &source.schema, &source.table, &lease.epoch];
+        expect_ours(self.execute("forgetting a table's shape", sql, params).await?, lease)
+    }
 }

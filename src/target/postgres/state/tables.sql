@@ -4,8 +4,8 @@ SELECT s.source_schema, s.source_table, s.target_schema, s.target_table, s.stage
        (extract(epoch FROM s.started_at) * 1000000)::bigint,
        (extract(epoch FROM s.finished_at) * 1000000)::bigint,
        p.waits_for,
-       -- Not as a column: a state of the last format, which only run upgrades, has none.
-       to_jsonb(s) ->> 'rule'
+       -- Not as columns: a state of the last format, which only run upgrades, has none.
+       to_jsonb(s) ->> 'rule', to_jsonb(s) ->> 'error', coalesce((to_jsonb(s) ->> 'unfinished')::boolean, false)
   FROM cutwater.table_state s
   LEFT JOIN cutwater.table_progress p USING (migration, source_schema, source_table)
  WHERE s.migration = $1
