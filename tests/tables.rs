@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{Cutwater, Database, Running, assert_equal, pair, wait_for};
@@ -58,7 +58,9 @@ impl Writers {
                     let c = rng.random_range(1..2000);
                     let work = match rng.random_range(0..9) {
                         0 => format!("INSERT INTO public.customer VALUES ({n}, 'new', {c})"),
-                        1 => format!("INSERT INTO public.purchase (customer, note, n) VALUES ({c}, repeat(md5('{n}'), 100), {n})"),
+                        1 => format!(
+                            "INSERT INTO public.purchase (customer, note, n) VALUES ({c}, repeat(md5('{n}'), 100), {n})"
+                        ),
                         2 => format!("UPDATE public.purchase SET n = {n} WHERE id = {c}"),
                         3 => format!("DELETE FROM public.purchase WHERE n BETWEEN 1 AND {} AND id % 7 = 0", n - 500),
                         4 => format!("INSERT INTO public.event VALUES ({n}, 'n', 'x')"),
@@ -171,7 +173,7 @@ async fn tables_join_leave_and_are_copied_again_under_writes_and_are_exact() {
         target.url()
     ));
     let writers = Writers::start(&source).await;
-    let run = streaming(&cutwater).await;
+    let mut run = streaming(&cutwater).await;
     let bank = Bank::watch(&target).await;
 
     // Two tables join: one of partitions, one that foreign keys lead from and to.
@@ -187,12 +189,17 @@ async fn tables_join_leave_and_are_copied_again_under_writes_and_are_exact() {
     assert_eq!(state_of(&cutwater, "public.event").await, "streaming");
     assert_eq!(foreign_keys(&source).await, foreign_keys(&target).await, "with all that hangs on them");
 
+    wait_for("lines in the log", MINUTE, async || target.value::<i64>("SELECT count(*) FROM public.log").await > 20)
+        .await;
     // A table is damaged at the target and copied again, with foreign keys both ways; readers see it full at any time.
-    target.execute("SET session_replication_role = replica; DELETE FROM public.customer WHERE id % 3 = 0; UPDATE public.log SET line = 'wrong'").await;
+    target
+        .execute("UPDATE public.customer SET name = 'wrong' WHERE id % 3 = 0; UPDATE public.log SET line = 'wrong'")
+        .await;
     let reader = target.connect().await;
     let resync = cutwater.start(&["tables", "resync", "public.customer", "public.log", "--wait"]);
-    let mut resync = Some(resync);
+    let (mut resync, begun) = (Some(resync), Instant::now());
     while let Some(running) = resync.as_mut() {
+        assert!(begun.elapsed() < 2 * MINUTE && run.is_running(), "{}", run.stderr());
         let rows: i64 = reader.query_one("SELECT count(*) FROM public.log", &[]).await.unwrap().get(0);
         assert!(rows > 0, "a table in one part is never seen empty");
         if !running.is_running() {
@@ -218,7 +225,9 @@ async fn tables_join_leave_and_are_copied_again_under_writes_and_are_exact() {
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
     let status = cutwater.run(&["status", "--json"], MINUTE).await.json();
     assert_eq!(status["divergences"], 0, "{status}");
-    let slots: i64 = source.value(&format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'cutwater_{}%'", source.name)).await;
+    let slots: i64 = source
+        .value(&format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'cutwater_{}%'", source.name))
+        .await;
     assert_eq!(slots, 1, "the temporary ones are gone");
 }
 
@@ -227,7 +236,8 @@ async fn a_run_killed_around_the_hand_over_loses_and_doubles_nothing() {
     let mut rng = support::rng();
     let (source, target) = pair().await;
     source.execute(SCHEMA).await;
-    let cutwater = Cutwater::new(&source.url(), &target.url()).and("[snapshot]\nchunk_rows = 1500\n[apply]\nbatch_rows = 50");
+    let cutwater =
+        Cutwater::new(&source.url(), &target.url()).and("[snapshot]\nchunk_rows = 1500\n[apply]\nbatch_rows = 50");
     let writers = Writers::start(&source).await;
     let mut run = streaming(&cutwater).await;
     let bank = Bank::watch(&target).await;
@@ -237,9 +247,11 @@ async fn a_run_killed_around_the_hand_over_loses_and_doubles_nothing() {
         // Half of the kills fall into the copy, half are aimed at the hand-over: the side stream has begun.
         if kill % 2 == 1 {
             wait_for("the copy's end", MINUTE, async || {
-                let seen: i64 = target.value("SELECT count(*) FROM cutwater.table_state WHERE stage = 'catching-up'").await;
+                let seen: i64 =
+                    target.value("SELECT count(*) FROM cutwater.table_state WHERE stage = 'catching-up'").await;
                 let open: i64 = target.value("SELECT count(*) FROM cutwater.table_request").await;
-                let waits: i64 = target.value("SELECT count(*) FROM cutwater.table_state WHERE stage <> 'copied'").await;
+                let waits: i64 =
+                    target.value("SELECT count(*) FROM cutwater.table_state WHERE stage <> 'copied'").await;
                 seen > 0 || (open == 0 && waits == 0)
             })
             .await;
@@ -251,7 +263,11 @@ async fn a_run_killed_around_the_hand_over_loses_and_doubles_nothing() {
     }
     wait_for("all tables", 2 * MINUTE, async || {
         let answer = tables(&cutwater).await;
-        answer["tables"].as_array().unwrap().iter().all(|table| table["state"] == "streaming" && table["requested"].is_null())
+        answer["tables"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|table| table["state"] == "streaming" && table["requested"].is_null())
     })
     .await;
     writers.more(100).await;
@@ -301,7 +317,7 @@ async fn a_table_that_fails_does_not_stop_the_others_and_is_mended_or_skipped() 
     assert!(text.contains("public.log: not carried"), "{text}");
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
     let rehearsed = cutwater.run(&["cutover", "--dry-run", "--wait"], MINUTE).await.assert_code(0);
-    assert!(rehearsed.stderr.contains("public.log") || rehearsed.stdout.contains("public.log"), "{rehearsed:?}");
+    assert!(rehearsed.stderr.contains("public.log is not carried"), "{rehearsed:?}");
     cutwater.run(&["cutover", "--wait"], 2 * MINUTE).await.assert_code(0);
     run.wait(MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &TABLES[..4]).await;

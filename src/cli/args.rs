@@ -169,13 +169,15 @@ pub enum Command {
                             Exit codes: 0 identical, or made so; 3 rows differ: they are named.")]
     Verify(VerifyArgs),
     /// The state of each table; add, remove, resync or skip some in mid-migration
-    #[command(after_help = "Examples:\n  cutwater tables                          # how far each is, and what is wrong\n  \
+    #[command(
+        after_help = "Examples:\n  cutwater tables                          # how far each is, and what is wrong\n  \
                             cutwater tables add public.new_orders    # copied while the others stream on\n  \
                             cutwater tables resync 'public.*' --wait\n\n\
                             The run does it: the one that is alive now, or the next one.\n\n\
                             Changes: alone, nothing; else a request in the target's state, which the run carries out.\n\
                             Exit codes: 0 listed, accepted, or with --wait done; 1 a table could not be copied;\n            \
-                            2 a pattern that matches nothing; 3 refused: a cutover, or a table that is in the set already.")]
+                            2 a pattern that matches nothing; 3 refused: a cutover, or a table that is in the set already."
+    )]
     Tables(TablesArgs),
     /// Switch to the target, or undo everything if that takes too long
     #[command(

@@ -16,11 +16,16 @@ pub fn ends(config: &Config) -> Result<Ends> {
     Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state })
 }
 
-/// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known.
+/// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known. The
+/// skipped ones are named in the log, as what a cutover does not carry.
 pub async fn patterns(config: &Config, state: &State) -> Result<Vec<String>> {
     let mut patterns = config.source.tables.clone();
-    let out = state.tables_ever().await?.into_iter().filter(|table| !table.stage.is_carried());
-    patterns.extend(out.map(|table| format!("!{}", table.source.sql())));
+    for table in state.tables_ever().await?.iter().filter(|table| !table.stage.is_carried()) {
+        if table.stage == TableStage::Skipped {
+            tracing::warn!("{} is not carried: it was skipped, and what the target has of it is stale", table.source);
+        }
+        patterns.push(format!("!{}", table.source.sql()));
+    }
     Ok(patterns)
 }
 

@@ -54,7 +54,10 @@ async fn may(state: &State) -> Result<()> {
             .fix("[source] tables, then cutwater run"));
     };
     if matches!(migration.phase, Phase::TargetLive | Phase::RolledBack) {
-        return Err(Error::new(Kind::Refused, "the cutover is done: the set of tables is what it was. Nothing was touched"));
+        return Err(Error::new(
+            Kind::Refused,
+            "the cutover is done: the set of tables is what it was. Nothing was touched",
+        ));
     }
     let unfinished =
         state.cutover().await?.is_some_and(|last| !matches!(last.step, CutoverStep::Done | CutoverStep::Undone));
@@ -93,7 +96,9 @@ async fn to_add(job: &Job, known: &[TableState], patterns: &[String]) -> Result<
         let matching: Vec<_> = all.iter().filter(|table| pattern.includes(&table.name)).collect();
         if matching.is_empty() {
             let why = format!("{text:?} matches no table of {}. Nothing was touched", job.source.label());
-            return Err(Error::new(Kind::Config, why).fix("write schema.table; * and ? are globs, in quotes for the shell"));
+            return Err(
+                Error::new(Kind::Config, why).fix("write schema.table; * and ? are globs, in quotes for the shell")
+            );
         }
         let (is, new): (Vec<_>, Vec<_>) = matching.into_iter().partition(|table| {
             known.iter().any(|known| known.source == table.name && known.stage != TableStage::Removed)
@@ -146,8 +151,11 @@ fn chosen(action: TableAction, known: &[TableState], patterns: &[String]) -> Res
             let error = match out.first() {
                 Some(out) => Error::new(Kind::Refused, format!("{} was removed from the migration", out.source))
                     .fix(format!("to take it in again: cutwater tables add {}", out.source.pattern())),
-                None => Error::new(Kind::Config, format!("{text:?} matches no table of the migration to {}", action.as_str()))
-                    .fix("cutwater tables   lists them"),
+                None => Error::new(
+                    Kind::Config,
+                    format!("{text:?} matches no table of the migration to {}", action.as_str()),
+                )
+                .fix("cutwater tables   lists them"),
             };
             return Err(error);
         }

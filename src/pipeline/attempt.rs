@@ -410,9 +410,8 @@ impl Following<'_> {
     async fn run(&self, goal: &Goal, beside: Option<tables::Until>) -> Result<Ended> {
         let Following { job, lease, progress, vitals, halt, .. } = self;
         let (asks, mut asked) = mpsc::channel(1);
-        let mut beside = beside.map(|until| {
-            tables::Beside::start(job, lease, vitals.steering(), progress, halt, until, asks)
-        });
+        let mut beside =
+            beside.map(|until| tables::Beside::start(job, lease, vitals.steering(), progress, halt, until, asks));
         let mut plan = self.plan.clone();
         loop {
             let pause = halt.child_token();

@@ -54,8 +54,8 @@ use crate::schema::{Patterns, TableName};
 use crate::source::Source;
 use crate::source::postgres::PgSource;
 use crate::target::Target;
-use crate::target::state::TableState;
 use crate::target::postgres::PgTarget;
+use crate::target::state::TableState;
 use crate::telemetry;
 use crate::transform::Plan;
 

@@ -488,8 +488,7 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
         // Boxed: the steps hold a whole COPY's state, and the JoinSet moves them.
         let step = Box::pin(step);
         let name = table.source().clone();
-        let handle =
-            self.running.spawn(async move { step.await.with_context(|| format!("copying {name}")) });
+        let handle = self.running.spawn(async move { step.await.with_context(|| format!("copying {name}")) });
         self.steps.insert(handle.id(), (table, handle));
     }
 

@@ -257,12 +257,7 @@ async fn apply<S: ChangeStream, A: Applier>(
 }
 
 /// Asks how the rows of a description are written that was not met before, and notes what has to happen first.
-pub async fn learn(
-    router: &mut Router,
-    shapes: &mut Shapes,
-    event: &ChangeEvent,
-    batcher: &mut Batcher,
-) -> Result<()> {
+pub async fn learn(router: &mut Router, shapes: &mut Shapes, event: &ChangeEvent, batcher: &mut Batcher) -> Result<()> {
     while let Some(table) = router.unknown(event) {
         let at = router.begin.as_ref().map(|begin| &begin.commit_start);
         let learned = shapes.learn(&table, at).await?;

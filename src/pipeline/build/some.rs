@@ -41,7 +41,8 @@ impl SchemaWork<'_> {
             return Ok(());
         }
         let source = self.read().await?;
-        let rows = client.query(include_str!("relations.sql"), &[]).await.context("looking at the target's catalogue")?;
+        let rows =
+            client.query(include_str!("relations.sql"), &[]).await.context("looking at the target's catalogue")?;
         let there: HashSet<TableName> =
             rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect();
         let new = |entry: &DumpEntry| {
@@ -92,7 +93,8 @@ impl SchemaWork<'_> {
     ) -> Result<()> {
         let carried = self.carried_or_nothing().await?;
         let entries = carried.after.iter().filter(|entry| {
-            carried.names_one(entry, |name| tables.contains(name)) && !carried.names_one(entry, |name| absent.contains(name))
+            carried.names_one(entry, |name| tables.contains(name))
+                && !carried.names_one(entry, |name| absent.contains(name))
         });
         let entries: Vec<DumpEntry> = entries.cloned().collect();
         let client = self.target().await?;
@@ -124,7 +126,9 @@ async fn finish_one(client: &Client, entry: &DumpEntry) -> Result<()> {
     let foreign = entry.kind == "FK CONSTRAINT" && !entry.says(&["NOT", "VALID"]);
     if foreign && let Some((alter, name)) = constraint(entry) {
         match patiently(client, &format!("{statement} NOT VALID")).await {
-            Ok(()) => return patiently(client, &format!("{alter} VALIDATE CONSTRAINT {name}")).await.map_err(failed(entry)),
+            Ok(()) => {
+                return patiently(client, &format!("{alter} VALIDATE CONSTRAINT {name}")).await.map_err(failed(entry));
+            }
             Err(error) if already_there(&error, statement) => return Ok(()),
             // A partitioned table takes no such key before 18: it is made in one go.
             Err(error) if error.code().is_some_and(|code| ["42809", "0A000"].contains(&code.code())) => {}

@@ -192,9 +192,8 @@ fn of<'a>(entries: &'a [DumpEntry], kind: &'static str) -> impl Iterator<Item = 
 
 /// The root of each partition.
 fn roots(entries: &[DumpEntry]) -> BTreeMap<TableName, TableName> {
-    let parent_of: HashMap<TableName, TableName> = of(entries, "TABLE ATTACH")
-        .filter_map(|names| Some((names.get(1)?.clone(), names.first()?.clone())))
-        .collect();
+    let parent_of: HashMap<TableName, TableName> =
+        of(entries, "TABLE ATTACH").filter_map(|names| Some((names.get(1)?.clone(), names.first()?.clone()))).collect();
     let root_of = |name: &TableName| {
         let mut root = name;
         while let Some(parent) = parent_of.get(root) {

@@ -69,7 +69,12 @@ impl PgStream {
 }
 
 /// Starts the migration's slot on a connection of its own, or a temporary one on the connection that made it.
-async fn open(source: &PgSource, from: Lsn, (binary, server_version): (bool, i32), temporary: Option<(Wire, String)>) -> Result<Wire> {
+async fn open(
+    source: &PgSource,
+    from: Lsn,
+    (binary, server_version): (bool, i32),
+    temporary: Option<(Wire, String)>,
+) -> Result<Wire> {
     let (own, slot) = match temporary {
         Some((wire, slot)) => (Some(wire), slot),
         None => (None, source.slot_name().to_owned()),

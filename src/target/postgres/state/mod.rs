@@ -11,8 +11,8 @@ mod chunks;
 mod control;
 mod format;
 mod letters;
-mod shapes;
 mod set;
+mod shapes;
 mod tracking;
 
 use std::sync::Arc;
@@ -33,8 +33,8 @@ use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::TableName;
 use crate::source::SourceIdentity;
 use crate::target::state::{
-    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableStage, TableState,
-    VerifyRecord,
+    Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableStage,
+    TableState, VerifyRecord,
 };
 
 /// Access to the state. Clones share one connection.

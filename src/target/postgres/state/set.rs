@@ -62,12 +62,7 @@ impl State {
 
     /// Takes note of requests: the tables have the stage that follows from them, and the requests are gone. `shapes` are
     /// those that are to be copied, as they are recorded. `false`: a cutover has come in between, and nothing was changed.
-    pub async fn settle_requests(
-        &self,
-        lease: &Lease,
-        requests: &[TableRequest],
-        shapes: &[NewTable],
-    ) -> Result<bool> {
+    pub async fn settle_requests(&self, lease: &Lease, requests: &[TableRequest], shapes: &[NewTable]) -> Result<bool> {
         let doing = "taking note of what is wanted of the tables";
         let mut client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
         let transaction = client.transaction().await.context(doing)?;
@@ -76,11 +71,12 @@ impl State {
             return Ok(false);
         }
         for TableRequest { source, action } in requests {
-            if let Some(NewTable { target, rows, bytes, rule, .. }) = shapes.iter().find(|shape| shape.source == *source) {
+            if let Some(NewTable { target, rows, bytes, rule, .. }) =
+                shapes.iter().find(|shape| shape.source == *source)
+            {
                 let TableName { schema, table } = source;
-                let params: Params<'_> = &[
-                    &self.migration, schema, table, &target.schema, &target.table, &lease.epoch, rows, bytes, rule,
-                ];
+                let params: Params<'_> =
+                    &[&self.migration, schema, table, &target.schema, &target.table, &lease.epoch, rows, bytes, rule];
                 transaction.execute(include_str!("shape.sql"), params).await.context(doing)?;
             }
             let stage = match action {
@@ -116,8 +112,7 @@ impl State {
     pub async fn set_failed(&self, lease: &Lease, source: &TableName, error: &Error) -> Result<()> {
         let sql = "UPDATE cutwater.table_state SET stage = 'failed', side = false, error = $5
                     WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4";
-        let params: Params<'_> =
-            &[&self.migration, &source.schema, &source.table, &lease.epoch, &error.to_string()];
+        let params: Params<'_> = &[&self.migration, &source.schema, &source.table, &lease.epoch, &error.to_string()];
         expect_ours(self.execute("recording a table's failure", sql, params).await?, lease)
     }
 
@@ -184,8 +179,7 @@ impl State {
     pub async fn set_error(&self, lease: &Lease, source: &TableName, error: &Error) -> Result<()> {
         let sql = "UPDATE cutwater.table_state SET error = $5
                     WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4";
-        let params: Params<'_> =
-            &[&self.migration, &source.schema, &source.table, &lease.epoch, &error.to_string()];
+        let params: Params<'_> = &[&self.migration, &source.schema, &source.table, &lease.epoch, &error.to_string()];
         expect_ours(self.execute("recording a table's failure", sql, params).await?, lease)
     }
 
