@@ -15,8 +15,8 @@ use super::errors::{already_there, explain};
 use super::workers::{Statement, side_by_side};
 use super::{SchemaWork, interrupted, late, prepare_session};
 use crate::error::{Context, Error, Result};
+use crate::pipeline::dump::DumpEntry;
 use crate::postgres::{Client, ConnInfo};
-use crate::schema::dump::DumpEntry;
 use crate::schema::{TableName, ddl};
 use crate::target::postgres::State;
 
