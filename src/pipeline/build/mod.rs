@@ -159,7 +159,8 @@ impl<'a> SchemaWork<'a> {
         }
         let target = self.target().await?;
         let missing = Absent::find(&target, carried).await?;
-        let after = missing.leave_out(&carried.after).filter(|entry| !carried.names_one(entry, |name| absent.contains(name)));
+        let after =
+            missing.leave_out(&carried.after).filter(|entry| !carried.names_one(entry, |name| absent.contains(name)));
         let after: Vec<DumpEntry> = after.cloned().collect();
         let (now, late) = late::part(&target, &after).await?;
         if let Some(words) = count(&late) {
