@@ -249,3 +249,40 @@ async fn past_max_retained_drop_slot_saves_the_source_and_says_what_was_given_up
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
     assert!(screen.contains("Do: cutwater teardown, then cutwater run: the copy must start over"), "{screen}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_max_retained_a_copy_steps_back_lets_the_stream_free_the_log_and_arrives_whole() {
+    let (source, target, cutwater) = limited("max_retained = \"30MB\"\non_limit = \"pause-snapshot\"").await;
+    let cutwater = cutwater.and("[snapshot]\nworkers = 1\nmax_rows_per_second = 200");
+    source
+        .execute(
+            "postgres",
+            "CREATE TABLE public.first (id int PRIMARY KEY, v text);
+             INSERT INTO public.first SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i;
+             CREATE TABLE public.later (id int PRIMARY KEY, v text);
+             INSERT INTO public.later SELECT i, 'x' FROM generate_series(1, 100) AS i; ANALYZE",
+        )
+        .await
+        .unwrap();
+    let run = cutwater.start(&["run"]);
+    wait_until(&cutwater, |facts| facts["phase"] == "snapshot" && facts["copy"]["rows"].as_i64() > Some(0)).await;
+    // While the largest table is copied, the others are written to, past the limit.
+    write(&source, 1).await;
+    source.execute("postgres", "UPDATE public.later SET v = 'y' WHERE id <= 50").await.unwrap();
+    let facts = wait_until(&cutwater, |facts| facts["copy"]["stepped_back"] == true).await;
+    assert_eq!(facts["phase"], "snapshot", "{facts:#}");
+    let screen = cutwater.run(&["status"], MINUTE).await.stdout;
+    assert!(screen.contains("copy      has stepped back"), "{screen}");
+    says(&cutwater, &["set", "snapshot.max_rows_per_second=none"]).await;
+    wait_for("the copy to step back", MINUTE, async || run.stderr().contains("the copy steps back")).await;
+    source.execute("postgres", "DELETE FROM public.later WHERE id > 90").await.unwrap();
+    let all = |facts: &Value| {
+        facts["phase"] == "streaming"
+            && facts["tables"].as_array().unwrap().iter().all(|table| table["state"] == "streaming")
+    };
+    let facts = wait_until(&cutwater, all).await;
+    assert!(facts["retained_bytes"].as_u64() < Some(30 << 20), "{facts:#}");
+    ended(run).await;
+    let (old, new) = (source.url(SUPERUSER, "postgres"), target.url(SUPERUSER, "postgres"));
+    assert_equal(&old, &new, &["public.item", "public.first", "public.later"]).await;
+}

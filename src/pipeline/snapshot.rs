@@ -320,6 +320,8 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
 struct Driver<S, T> {
     worker: Worker<S, T>,
     waiting: VecDeque<Arc<Table>>,
+    /// Whether any table was.
+    begun: bool,
     /// Tables in parts, in the order they were begun.
     open: Vec<Open>,
     running: JoinSet<Result<Done>>,
@@ -349,6 +351,7 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
         Driver {
             worker,
             waiting,
+            begun: false,
             open: Vec::new(),
             running: JoinSet::new(),
             steps: HashMap::new(),
@@ -365,7 +368,14 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
             orders.mark_unchanged();
             let workers = self.worker.steering.copy_workers();
             while self.running.len() < workers && self.start_one(workers) {}
-            if self.running.is_empty() && self.waiting.is_empty() && self.open.is_empty() {
+            if self.running.is_empty() && self.open.is_empty() && (self.waiting.is_empty() || self.steps_back()) {
+                if !self.waiting.is_empty() {
+                    let tables = self.waiting.len();
+                    tracing::warn!(
+                        tables,
+                        "the copy steps back: these are copied beside the stream, which frees the source's log"
+                    );
+                }
                 return Ok(self.copied);
             }
             let joined = tokio::select! {
@@ -458,11 +468,18 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
             }
             let tables = self.waiting.iter().chain(self.steps.values().map(|(table, _)| table));
             let tables = tables.chain(self.open.iter().map(|open| &open.table));
-            let Some(table) = tables.cloned().find(|table| *table.source() == request.source) else { continue };
+            let wanted = tables.into_iter().find(|table| *table.source() == request.source);
+            let Some(table) = wanted.cloned() else { continue };
             self.give_up(&table, GivenUp::Asked(request));
             self.bury(&table).await?;
         }
         Ok(())
+    }
+
+    /// Whether no further table is to be begun (`on_limit = "pause-snapshot"`). One at least is: a stream of nothing would
+    /// free the log and bring nobody further.
+    fn steps_back(&self) -> bool {
+        self.begun && self.worker.steering.stepped_back()
     }
 
     /// Starts the next step; `false` if there is none that could be started now.
@@ -478,7 +495,11 @@ impl<S: Snapshot, T: Target> Driver<S, T> {
             self.spawn(Arc::clone(&table), worker.part(table, part));
             return true;
         }
+        if self.steps_back() {
+            return false;
+        }
         let Some(table) = self.waiting.pop_front() else { return false };
+        self.begun = true;
         let worker = self.worker.clone();
         self.spawn(Arc::clone(&table), worker.begin(table));
         true

@@ -181,6 +181,9 @@ impl Vitals {
         tracing::info!(%phase, "phase");
         progress.set_phase(phase);
         self.inner().phase = Some(phase);
+        if phase != Phase::Snapshot {
+            self.steering.step_back(false);
+        }
         telemetry::record_phase(&self.migration, phase);
         Ok(())
     }
@@ -238,7 +241,9 @@ impl Vitals {
 
     /// What `[source] on_limit` asks for, if it is ours to do.
     fn enforce(&self, verdict: Verdict, halt: &CancellationToken) {
-        self.steering.step_back(matches!(verdict, Verdict::StepBack));
+        // Only the first copy holds the stream up; tables that are copied beside it do not.
+        let copying = self.inner().phase == Some(Phase::Snapshot);
+        self.steering.step_back(copying && matches!(verdict, Verdict::StepBack));
         let Verdict::GiveUp(error) = verdict else { return };
         let mut inner = self.inner();
         // Only while the migration is ours to run, and never in a cutover: that ends by itself, and soon.
@@ -357,9 +362,8 @@ pub async fn monitor(job: Job, vitals: Arc<Vitals>, progress: Arc<Progress>, hal
         let streams = vitals.inner().phase.is_some_and(|phase| phase >= Phase::CatchingUp && phase < Phase::Draining);
         if streams && !heartbeat.is_zero() && beaten.elapsed() >= heartbeat {
             beaten = Instant::now();
-            match tokio::time::timeout(PATIENCE, job.source.heartbeat()).await {
-                Ok(Err(error)) => tracing::debug!(%error, "no heartbeat at the source"),
-                Ok(Ok(_)) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, job.source.heartbeat()).await {
+                tracing::debug!(%error, "no heartbeat at the source");
             }
         }
         match tokio::time::timeout(PATIENCE, job.source.head()).await {

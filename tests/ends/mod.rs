@@ -1,4 +1,5 @@
 //! Two ends with a migration between them, as `verify` and `cutover` find them, and an applier that only keeps up.
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ async fn a_heartbeat_comes_back_through_the_stream_and_is_never_written_where_it
     let mut stream = source.stream(&from, &tables, &Budget::new(1 << 20)).await.unwrap();
     // Others write.
     let others = async || {
-        server.execute("postgres", "CREATE TABLE IF NOT EXISTS o (v text); INSERT INTO o SELECT repeat(md5(i::text), 30) FROM generate_series(1, 200) AS i").await
+        server.execute("postgres", "CREATE TABLE IF NOT EXISTS o (v text); INSERT INTO o SELECT repeat(md5(i::text), 30) FROM generate_series(1, 200) AS i").await;
     };
     others().await;
     let written = source.heartbeat().await.unwrap();

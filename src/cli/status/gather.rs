@@ -56,7 +56,7 @@ pub async fn gather(config: &Config) -> Result<StatusFacts> {
     let (source, target) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
     let name = &config.migration.name;
     let (at_source, at_target) =
-        tokio::join!(patiently(ask_source(&source, config)), patiently(ask_target(&target, name)));
+        tokio::join!(Box::pin(patiently(ask_source(&source, config))), Box::pin(patiently(ask_target(&target, name))));
     match &at_target {
         // Not an end that is away: a state that is not for this binary, or not of this config.
         Err(error) if error.kind() == Kind::Config => return Err(error.clone()),

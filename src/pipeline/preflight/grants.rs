@@ -81,7 +81,7 @@ async fn at_source(config: &Config, client: &Client, plan: &Plan) -> Result<Vec<
             "schema" => grant(&mut list, format!("GRANT USAGE ON SCHEMA {what} TO {role};"), "reads its tables"),
             "table" => grant(&mut list, format!("GRANT SELECT ON {what} TO {role};"), "copies and compares it"),
             "sequence" => {
-                grant(&mut list, format!("GRANT SELECT ON SEQUENCE {what} TO {role};"), "carries its value over")
+                grant(&mut list, format!("GRANT SELECT ON SEQUENCE {what} TO {role};"), "carries its value over");
             }
             "other" => grant(
                 &mut list,

@@ -25,7 +25,7 @@ pub async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
         .await
         .context(doing)?
         .iter()
-        .filter_map(|row| words(row.get(0), row.get(1), row.get::<_, Option<Vec<String>>>(2).unwrap_or_default()))
+        .filter_map(|row| words(row.get(0), row.get(1), &row.get::<_, Option<Vec<String>>>(2).unwrap_or_default()))
         .collect();
     if client.query_one("SELECT to_regclass('cron.job') IS NOT NULL", &[]).await.context(doing)?.get(0) {
         match client
@@ -33,7 +33,11 @@ pub async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
             .await
         {
             Ok(rows) => {
-                left.extend(words("pg_cron job", rows.len() as i64, rows.iter().map(|row| row.get(0)).collect()))
+                left.extend(words(
+                    "pg_cron job",
+                    rows.len() as i64,
+                    &rows.iter().map(|row| row.get(0)).collect::<Vec<_>>(),
+                ));
             }
             Err(error) => left.push(format!("pg_cron jobs ({})", Error::from(error).why())),
         }
@@ -41,7 +45,7 @@ pub async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
     Ok(left)
 }
 
-fn words(kind: &str, count: i64, names: Vec<String>) -> Option<String> {
+fn words(kind: &str, count: i64, names: &[String]) -> Option<String> {
     let kinds = match (count, kind.split_once(' ')) {
         (0, _) => return None,
         (1, _) => kind.to_owned(),
@@ -63,12 +67,12 @@ mod tests {
     #[test]
     fn what_stays_behind_is_counted_and_named() {
         let names = |count: usize| (1..=count).map(|n| format!("n{n}")).collect::<Vec<_>>();
-        assert_eq!(words("large object", 112, Vec::new()).as_deref(), Some("112 large objects"));
-        assert_eq!(words("slot of others", 2, names(2)).as_deref(), Some("2 slots of others (n1, n2)"));
+        assert_eq!(words("large object", 112, &[]).as_deref(), Some("112 large objects"));
+        assert_eq!(words("slot of others", 2, &names(2)).as_deref(), Some("2 slots of others (n1, n2)"));
         assert_eq!(
-            words("event trigger", 7, names(7)).as_deref(),
+            words("event trigger", 7, &names(7)).as_deref(),
             Some("7 event triggers (n1, n2, n3, n4, n5 and 2 more)")
         );
-        assert_eq!(words("subscription", 0, Vec::new()), None);
+        assert_eq!(words("subscription", 0, &[]), None);
     }
 }

@@ -60,7 +60,10 @@ pub async fn early(job: &Job, lease: &Lease, published: bool) -> Result<()> {
         return Ok(());
     }
     match publish(job).await {
-        Err(error) if is_about_a_table(&error) => Ok(tracing::debug!(%error, "not published yet")),
+        Err(error) if is_about_a_table(&error) => {
+            tracing::debug!(%error, "not published yet");
+            Ok(())
+        }
         published => published,
     }
 }

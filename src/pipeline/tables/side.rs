@@ -129,7 +129,11 @@ impl Side {
         let state = self.job.target.state();
         loop {
             while self.steering.apply_paused() {
-                unless(&self.halt, async { Ok(tokio::time::sleep(Duration::from_millis(200)).await) }).await?;
+                let pause = async {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    Ok(())
+                };
+                unless(&self.halt, pause).await?;
             }
             let missing = || Error::new(Kind::Fenced, "the migration's checkpoint is gone");
             let ahead = state.checkpoint().await?.ok_or_else(missing)?.position;

@@ -20,9 +20,9 @@ pub async fn connections_break<S: Engine, T: Engine<Writer = S::Writer>>(rounds:
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(rng.random_range(100..700))).await;
         if rng.random() {
-            stage.from.cut()
+            stage.from.cut();
         } else {
-            stage.to.cut_after(rng.random_range(1..2000))
+            stage.to.cut_after(rng.random_range(1..2000));
         };
     }
     stage.reach(&mut run, "streaming").await;
