@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Cutwater, Database, assert_equal, pair};
+use support::{Cutwater, Database, assert_equal, pair, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -262,4 +262,97 @@ async fn all_that_stands_around_the_rows_is_the_same_after_the_run_and_after_the
             "{sequence}: {old} at the source, {new} at the target"
         );
     }
+}
+
+/// What is done to a partition as a whole is not in the stream of its root.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_emptied_attached_or_detached_is_noticed_and_asks_for_a_new_verify() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF part FOR VALUES FROM (0) TO (100);
+             CREATE TABLE p2 PARTITION OF part FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+             CREATE TABLE p2a PARTITION OF p2 FOR VALUES FROM (100) TO (200);
+             CREATE TABLE aside (id int PRIMARY KEY, v text);
+             INSERT INTO part SELECT i, 'v' || i FROM generate_series(0, 199) i;
+             INSERT INTO aside SELECT i, 'a' || i FROM generate_series(200, 299) i",
+        )
+        .await;
+    let config =
+        "[migration]\nname = \"%n\"\n[source]\nurl = \"%s\"\ntables = [\"public.part\"]\n[target]\nurl = \"%t\"\n";
+    let config = config.replace("%n", &source.name).replace("%s", &source.url()).replace("%t", &target.url());
+    let cutwater = Cutwater::with_config(&config);
+    let run = cutwater.start(&["run"]);
+    wait_for("streaming", MINUTE, async || run.stderr().contains("following the source")).await;
+    let cutover = async |code: i32| {
+        let args = ["cutover", "--max-lag", "10s", "--hold", "0s"];
+        let done = cutwater.run(&args, 2 * MINUTE).await.assert_code(code);
+        done.stdout + &done.stderr
+    };
+    let verify = async |code: i32| {
+        cutwater.run(&["verify"], MINUTE).await.assert_code(code);
+    };
+    wait_for("the copy", MINUTE, async || {
+        cutwater.run(&["status", "--json"], MINUTE).await.json()["phase"] == "streaming"
+    })
+    .await;
+    verify(0).await;
+    target.execute("ANALYZE").await;
+
+    // A partition that comes empty, as one does every night, is noticed and asks for nothing: its rows are in the stream.
+    source.execute("CREATE TABLE p3 PARTITION OF part FOR VALUES FROM (300) TO (400)").await;
+    wait_for("the new partition", MINUTE, async || {
+        target.value::<i64>("SELECT count(*) FROM cutwater.empty_leaf").await == 1
+    })
+    .await;
+    target.execute("CREATE TABLE IF NOT EXISTS p3 PARTITION OF part FOR VALUES FROM (300) TO (400)").await;
+    source.execute("INSERT INTO part VALUES (300, 'new')").await;
+    wait_for("its row", MINUTE, async || target.value::<i64>("SELECT count(*) FROM part").await == 201).await;
+    target.execute("ANALYZE").await;
+    cutwater.run(&["cutover", "--dry-run", "--max-lag", "10s"], MINUTE).await.assert_code(0);
+
+    for (change, back, told, gate, code) in [
+        (
+            "TRUNCATE p2a",
+            "",
+            "partition public.p2a of public.part was emptied",
+            "public.p2a of public.part was emptied",
+            3,
+        ),
+        (
+            "ALTER TABLE part ATTACH PARTITION aside FOR VALUES FROM (200) TO (300)",
+            "CREATE TABLE aside PARTITION OF part FOR VALUES FROM (200) TO (300)",
+            "public.aside became a partition of public.part",
+            "public.aside became a partition",
+            3,
+        ),
+        (
+            "ALTER TABLE part DETACH PARTITION p1",
+            "",
+            "public.p1 is no partition of public.part any more",
+            "public.p1 is no",
+            3,
+        ),
+        ("VACUUM FULL p3", "", "partition public.p3 of public.part was emptied", "public.p3 of public.part", 0),
+    ] {
+        let before = run.stderr().len();
+        source.connect().await.batch_execute(change).await.unwrap();
+        if !back.is_empty() {
+            target.execute(back).await;
+        }
+        wait_for(change, MINUTE, async || run.stderr()[before..].contains(told)).await;
+        let refused = cutover(3).await;
+        assert!(refused.contains(gate), "{change}: {refused}");
+        assert!(refused.contains("fix: cutwater verify"), "{refused}");
+        verify(code).await;
+        if code != 0 {
+            cutover(3).await;
+            cutwater.run(&["verify", "--repair"], 2 * MINUTE).await.assert_code(0);
+        }
+    }
+    target.execute("ANALYZE").await;
+    assert_equal(&source.url(), &target.url(), &["public.part"]).await;
+    cutover(0).await;
+    run.wait(MINUTE).await;
 }

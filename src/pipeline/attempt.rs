@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::build::SchemaWork;
+use super::leaves::{self, Watch};
 use super::preflight::{self, Verdict};
 use super::progress::Progress;
 use super::shapes::{self, Shapes};
@@ -479,6 +480,7 @@ impl Following<'_> {
         let binary = job.source.set_binary(snapshot::all_binary(plan, &there));
         let rules = (&job.config.transform[..], job.config.apply.ddl);
         let mut shapes = Shapes::new(&job.source, rules, binary, plan, job.target.state().shapes().await?, there);
+        shapes = shapes.watching(Watch::new(&job.source, job.target.state(), leaves::partitioned(plan)).await?);
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         tracing::info!(from = %from.get(), "following the source");
         let copied_at = copied_at.into_iter().filter_map(|(name, at)| Some((plan.get(&name)?.source.id, at)));

@@ -18,6 +18,7 @@
 //! | `tables` | tables that join, leave, or are copied again while the others are followed |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering`, `ask` | pauses and settings of a live run |
+//! | `leaves` | what is done to partitions as a whole, which the stream does not tell |
 //! | `retained` | the log the source keeps for us, and its limits |
 //! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
 
@@ -30,6 +31,7 @@ pub mod build;
 mod chunks;
 pub mod dump;
 pub mod estimate;
+pub mod leaves;
 pub mod preflight;
 pub mod progress;
 mod retained;

@@ -5,11 +5,13 @@
 //! `schema::ddl`. Nothing here talks to a server.
 
 pub mod ddl;
+mod leaves;
 mod name;
 mod pattern;
 mod shape;
 mod table;
 
+pub use leaves::{Became, Leaf, LeafChange, Leaves};
 pub use name::{Ident, TableName};
 pub use pattern::{Pattern, Patterns};
 pub use shape::{Fact, Facts, Shape, ShapeChange, ShapeColumn};

@@ -142,6 +142,9 @@ pub struct VerifyRecord {
     /// If it was clean: the generation under which the target keeps the keys of what changed since.
     #[serde(default)]
     pub generation: Option<i64>,
+    /// The source's partitions when it began; unknown from a version that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<crate::schema::Leaves>,
 }
 
 /// The row `cutwater.checkpoint`.

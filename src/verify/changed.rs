@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 
 use super::recheck::row_difference;
 use super::table::{Both, Entry, Look, entry, kind_of};
-use super::{DifferenceKind, Ends, Options, Pair, Progress, Report, TableReport, unfinished};
+use super::{DifferenceKind, Ends, Options, Pair, Progress, Report, TableReport, partitions, unfinished};
 use crate::error::{Context, Error, Result};
 use crate::postgres::Client;
 use crate::target::postgres::{Changed, Tracked};
@@ -69,7 +69,8 @@ impl Scope {
         match ends.state.changed_since(generation).await? {
             Tracked::Lost(why) => Ok(Scope::All(why)),
             Tracked::Whole(changed) => {
-                let scope = Scope::select(plan, &changed);
+                let moved = partitions::changed(ends, plan, last).await?;
+                let scope = Scope::select(plan, &changed, moved);
                 let everything = last.duration_ms as f64 / 1000.0;
                 if scope.keys() >= MANY && scope.seconds(plan, last) > everything {
                     return Ok(Scope::All(format!("that is less work than the {} rows that changed", scope.keys())));
@@ -79,13 +80,18 @@ impl Scope {
         }
     }
 
-    fn select(plan: &Plan, changed: &Changed) -> Scope {
+    fn select(plan: &Plan, changed: &Changed, moved: Vec<(String, String)>) -> Scope {
         let tables: HashMap<String, &Arc<TablePlan>> =
             plan.tables().map(|table| (table.shaped.name.sql(), table)).collect();
         let mut whole: BTreeMap<&str, (Arc<TablePlan>, String)> = BTreeMap::new();
         for (name, why) in &changed.whole {
             if let Some(&table) = tables.get(name) {
                 whole.insert(name, (Arc::clone(table), why.clone()));
+            }
+        }
+        for (name, table) in &tables {
+            if let Some((_, why)) = moved.iter().find(|(moved, _)| *moved == table.source.name.to_string()) {
+                whole.entry(name).or_insert_with(|| (Arc::clone(table), why.clone()));
             }
         }
         let mut keys = Vec::new();
@@ -221,7 +227,7 @@ pub async fn run(
     let tables = tables.into_inner().expect("no holder panics").into_values().collect();
     let report = Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind: None };
     if !report.clean() {
-        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms, None).await?;
+        ends.state.set_verify(report.tables.len() as u64, report.differences(), report.duration_ms, None, None).await?;
     }
     Ok(report)
 }

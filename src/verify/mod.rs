@@ -15,6 +15,7 @@
 pub mod changed;
 pub mod columns;
 pub mod follower;
+pub mod partitions;
 mod recheck;
 pub mod repair;
 mod sql;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Context, Error, Kind, Result};
 pub use crate::pipeline::behind;
 use crate::postgres::{Client, ConnInfo, connect};
-use crate::schema::TableName;
+use crate::schema::{Leaves, TableName};
 use crate::target::postgres::State;
 use crate::transform::Plan;
 
@@ -164,15 +165,17 @@ pub async fn run(
     progress: Progress<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Report> {
+    let leaves = partitions::now(ends, plan).await?;
     let (report, generation) = compare(ends, plan, options, progress, shutdown).await?;
     if report.clean() || report.behind.is_none() {
-        record(ends, &report, report.differences(), generation).await?;
+        record(ends, &report, report.differences(), generation, leaves).await?;
     }
     Ok(report)
 }
 
-async fn record(ends: &Ends, report: &Report, differences: u64, generation: Option<i64>) -> Result<()> {
-    ends.state.set_verify(report.tables.len() as u64, differences, report.duration_ms, generation).await
+async fn record(ends: &Ends, report: &Report, differences: u64, generation: Option<i64>, leaves: Leaves) -> Result<()> {
+    let tables = report.tables.len() as u64;
+    ends.state.set_verify(tables, differences, report.duration_ms, generation, Some(leaves)).await
 }
 
 /// Compares all tables and writes the source's version of what differs ([`repair`]). A run has to be alive
@@ -196,6 +199,7 @@ pub async fn run_and_repair(
         return Err(stuck(why));
     }
     let aside = ends.state.set_aside().await?;
+    let leaves = partitions::now(ends, plan).await?;
     let all = Options { named_rows: usize::MAX, ..options.clone() };
     let (mut report, generation) = compare(ends, plan, &all, progress, shutdown).await?;
     if let Some(why) = report.behind.clone().filter(|_| !report.clean()) {
@@ -203,7 +207,7 @@ pub async fn run_and_repair(
     }
     let repaired = repair::repair(ends, plan, &report, repairing, shutdown).await?;
     let unsettled: u64 = report.tables.iter().map(|table| table.unsettled).sum();
-    record(ends, &report, if repaired.complete { 0 } else { repaired.left(&report) }, generation).await?;
+    record(ends, &report, if repaired.complete { 0 } else { repaired.left(&report) }, generation, leaves).await?;
     if repaired.complete && unsettled == 0 {
         ends.state.settle(aside).await?;
     }

@@ -209,7 +209,9 @@ fn assemble(
         tables: at_target.map(|t| tables(&t.tables, now, phase)).unwrap_or_default(),
         dead_letters: at_target.map_or(0, |t| t.dead_letters),
         divergences: checkpoint.map_or(0, |c| c.divergences),
-        verify: migration.and_then(|migration| migration.verify.clone()),
+        verify: migration
+            .and_then(|migration| migration.verify.clone())
+            .map(|verify| crate::target::state::VerifyRecord { leaves: None, ..verify }),
         verify_age_seconds: migration.and_then(|m| m.verify.as_ref()).map(|verify| since(now, verify.at)),
         late_waiting: at_target.and_then(|t| t.late_waiting.clone()).filter(|_| following),
         not_validated: at_target.map_or(0, |t| t.not_validated).min(if following { 0 } else { u64::MAX }),

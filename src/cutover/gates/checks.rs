@@ -8,8 +8,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence;
 use crate::target::state::{Phase, TableStage, TableState};
-use crate::verify::behind;
-use crate::verify::columns;
+use crate::verify::{behind, columns, partitions};
 
 /// A question about the tables and every partition below them.
 macro_rules! of_tree {
@@ -111,6 +110,17 @@ pub(super) async fn verify(look: &Look<'_>) -> Result<Verdict> {
     if age > allowed {
         let why = format!("last clean verify is older than {}", words(allowed));
         return Ok(Verdict::closed(why, "cutwater verify"));
+    }
+    let moved = partitions::changed(&look.parts.ends, &look.parts.plan, last).await?;
+    if let Some((table, _)) = moved.first() {
+        let fix =
+            format!("cutwater verify   and if rows differ   cutwater tables resync '{table}'   or verify --repair");
+        let mut details: Vec<String> = moved.iter().take(5).map(|(_, why)| why.clone()).collect();
+        if moved.len() > 5 {
+            details.push(format!("and {} more such changes", moved.len() - 5));
+        }
+        details.push("since the last clean verify".into());
+        return Ok(Verdict::Closed { details, fix });
     }
     // The final comparison behind the fence is never left out: one that would not fit is refused here, by name.
     // Without writers and waits it is no slower than the last one was.

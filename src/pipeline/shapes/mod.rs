@@ -23,6 +23,7 @@ use self::decide::{Decision, Seen, tell};
 use crate::change::Position;
 use crate::config::{Ddl, TransformRule};
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::leaves::Watch;
 use crate::schema::{Facts, Patterns, ReplicaIdentity, Shape, ShapeChange, TableName, TableSchema};
 use crate::source::Source;
 use crate::source::postgres::PgSource;
@@ -42,6 +43,7 @@ pub struct Shapes {
     /// The catalogue's tables that differ from what the target follows, and a place in the log after which the stream
     /// shows them so.
     ahead: Option<(Position, Vec<Arc<TableSchema>>)>,
+    partitions: Option<Watch>,
 }
 
 struct Known {
@@ -83,7 +85,13 @@ impl Shapes {
             binary,
             looked: None,
             ahead: None,
+            partitions: None,
         }
+    }
+
+    /// Looks at the partitions too.
+    pub fn watching(self, partitions: Watch) -> Shapes {
+        Shapes { partitions: Some(partitions), ..self }
     }
 
     /// How rows of this description are written from now on. `at` is where in the log it was met.
@@ -221,6 +229,9 @@ impl Shapes {
 
     /// Looks whether the source's catalogue is another than the one the target follows.
     pub async fn look(&mut self) -> Result<()> {
+        if let Some(partitions) = &mut self.partitions {
+            partitions.look().await?;
+        }
         let ids: Vec<u32> = self.tables.values().map(|known| known.shape.id).collect();
         let (looks, at) = self.source.look(&ids).await?;
         if self.looked.as_ref() == Some(&looks) {

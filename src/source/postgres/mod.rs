@@ -19,6 +19,7 @@ pub mod fence;
 pub mod given;
 mod heartbeat;
 mod identity;
+pub mod partitions;
 pub mod pgoutput;
 mod publication;
 mod reader;

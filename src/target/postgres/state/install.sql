@@ -154,6 +154,15 @@ CREATE TABLE IF NOT EXISTS cutwater.table_request (
     PRIMARY KEY (migration, source_schema, source_table)
 );
 
+-- Partitions of the source that were empty when they came, see crate::pipeline::leaves: their rows are in the stream.
+CREATE TABLE IF NOT EXISTS cutwater.empty_leaf (
+    migration text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    relation  oid NOT NULL,
+    file      oid NOT NULL,
+    attached  text NOT NULL,
+    PRIMARY KEY (migration, relation, file, attached)
+);
+
 -- Progress of the copy, apart from table_state so that reporting it never waits for a copy's row lock.
 CREATE TABLE IF NOT EXISTS cutwater.table_progress (
     migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

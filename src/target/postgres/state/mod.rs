@@ -10,6 +10,7 @@
 mod chunks;
 mod control;
 mod format;
+mod leaves;
 mod letters;
 mod set;
 mod shapes;
@@ -30,7 +31,7 @@ use tokio_postgres::types::ToSql;
 use crate::change::{Durable, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
-use crate::schema::TableName;
+use crate::schema::{Leaves, TableName};
 use crate::source::SourceIdentity;
 use crate::target::state::{
     Checkpoint, Cutover, CutoverStep, Event, FORMAT, Lease, Migration, NewTable, Phase, RunReport, TableStage,
@@ -350,17 +351,18 @@ impl State {
     }
 
     /// Records a finished verify, and forgets what changed before it if it was clean. `generation` is what it ran under
-    /// ([`State::begin_tracking`]).
+    /// ([`State::begin_tracking`]), `leaves` the partitions there were when it began.
     pub async fn set_verify(
         &self,
         tables: u64,
         differences: u64,
         duration_ms: u64,
         generation: Option<i64>,
+        leaves: Option<Leaves>,
     ) -> Result<()> {
         let sql = "UPDATE cutwater.migration SET verify = $2 WHERE name = $1";
         let clean = generation.filter(|_| differences == 0);
-        let record = VerifyRecord { at: Timestamp::now(), tables, differences, duration_ms, generation: clean };
+        let record = VerifyRecord { at: Timestamp::now(), tables, differences, duration_ms, generation: clean, leaves };
         self.execute("recording the verify", sql, &[&self.migration, &to_json(&record)?]).await?;
         match clean {
             Some(generation) => self.forget_before(generation).await,
