@@ -8,6 +8,7 @@
 pub mod catalog;
 mod conninfo;
 mod dial;
+mod equality;
 mod error;
 mod pgpass;
 mod session;
@@ -17,6 +18,7 @@ mod wire;
 
 pub use conninfo::{ChannelBinding, ConnInfo, Host, SslMode, TlsOptions, Wanted};
 pub use dial::Socket;
+pub use equality::Equality;
 pub use error::sqlstate_kind;
 pub use session::{Client, connect};
 pub use wire::{Purpose, TextRow, Wire, server_error};

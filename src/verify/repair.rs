@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ends, Report, TableReport, behind, interrupted, selection};
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::{Client, connect};
+use crate::postgres::{Client, Equality, connect};
 use crate::target::postgres::{PgTarget, Reader, Ready, Repairer, Rows, State, Writes};
 use crate::target::state::Phase;
 use crate::transform::{Plan, TablePlan};
@@ -175,8 +175,10 @@ impl<'a> Work<'a> {
         let shaped: Vec<&str> = table.shaped.columns.iter().map(|column| column.name.as_str()).collect();
         let from = selection(source, &table.source.name).await.context("at the source")?;
         let into = selection(writer.client(), &table.shaped.name).await.context("at the target")?;
-        let at_source = Reader::new(&names, &table.shaped, &from);
-        let at_target = Reader::new(&shaped, &table.shaped, &into);
+        let equal = Equality::of(source, &table.source.name, &names).await?;
+        let at_source = Reader::new(&names, &table.shaped, &from, &equal);
+        let equal = Equality::of(writer.client(), &table.shaped.name, &shaped).await?;
+        let at_target = Reader::new(&shaped, &table.shaped, &into, &equal);
         Ok(Work { ends, table, source, writer, at_source, at_target, into })
     }
 

@@ -10,6 +10,7 @@
 //! Between two Postgres servers equal values have equal texts for every built-in type. The exception is floating point
 //! between a server before 12 and one after it; such rows would be reported as different.
 
+use crate::postgres::Equality;
 use crate::schema::{Ident, TableSchema};
 
 /// Rows of a bucket, about.
@@ -32,9 +33,9 @@ pub(super) fn bucket_count(rows: u64) -> u64 {
 }
 
 impl Statements {
-    /// `columns` are this end's names, in the plan's order; `shape` knows key and types; `from` is `ONLY "a"."b"`.
+    /// `columns` are this end's names, in the plan's order, and how they compare here; `shape` knows key and types; `from` is `ONLY "a"."b"`.
     pub(super) fn new(
-        columns: &[&str],
+        (columns, equal): (&[&str], &[Equality]),
         shape: &TableSchema,
         from: &str,
         buckets: u64,
@@ -66,11 +67,9 @@ impl Statements {
         let key_texts = keys.iter().map(|key| format!("{key}::text")).collect::<Vec<_>>().join(", ");
         let wanted = (0..keys.len()).map(|n| format!("k{n}")).collect::<Vec<_>>().join(", ");
         let arrays = (1..=keys.len()).map(|n| format!("${n}::text[]")).collect::<Vec<_>>().join(", ");
-        let join = key
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(n, &index)| format!("{} = w.k{n}::{}", column(index), shape.columns[index].ty.sql()));
+        let join = key.columns.iter().enumerate().map(|(n, &index)| {
+            equal[index].condition(&column(index), &format!("w.k{n}"), &shape.columns[index].ty.sql())
+        });
         Statements {
             buckets: format!(
                 "SELECT b, count(*), sum(h)::text FROM (SELECT {key_hash} & {mask} AS b, {row_hash} AS h FROM {from} t) r

@@ -11,7 +11,7 @@ use tokio_postgres::{Row, RowStream};
 use super::sql::{Statements, bucket_count};
 use super::{DifferenceKind, Ends, Options, Pair, TableReport, behind, selection};
 use crate::error::{Context, Result};
-use crate::postgres::Client;
+use crate::postgres::{Client, Equality};
 use crate::transform::TablePlan;
 
 /// Rows that are rechecked at most. What is beyond is counted as it was first seen: with so many there is no doubt that
@@ -94,10 +94,12 @@ impl Look<'_> {
         let from = selection(&self.pair.source, &source.name).await.context("at the source")?;
         let into = selection(&self.pair.target, &shaped.name).await.context("at the target")?;
         let recode = self.pair.recode;
+        let source_equal = Equality::of(&self.pair.source, &source.name, &names).await?;
+        let target_equal = Equality::of(&self.pair.target, &shaped.name, &shaped_names).await?;
         Ok(Both {
             // `shaped` for both: its key counts in the columns that travel, in their order.
-            source: Statements::new(&names, shaped, &from, buckets, self.seed, recode),
-            target: Statements::new(&shaped_names, shaped, &into, buckets, self.seed, recode),
+            source: Statements::new((&names, &source_equal), shaped, &from, buckets, self.seed, recode),
+            target: Statements::new((&shaped_names, &target_equal), shaped, &into, buckets, self.seed, recode),
             keyed: shaped.key.is_some(),
         })
     }

@@ -13,8 +13,8 @@ use tokio_postgres::types::ToSql;
 
 use super::{PgTarget, session};
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::Client;
-use crate::schema::{Column, Ident, TableName, TableSchema};
+use crate::postgres::{Client, Equality};
+use crate::schema::{Ident, TableName, TableSchema};
 use crate::target::state::{Phase, TableStage};
 
 /// A row as text, and which version of it that is.
@@ -36,17 +36,16 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// `columns` are this end's names, in the order of `shape`, which knows key and types; `from` is `ONLY "a"."b"`.
-    pub fn new(columns: &[&str], shape: &TableSchema, from: &str) -> Reader {
+    /// `columns` are this end's names, in the order of `shape`, which knows key and types; `from` is `ONLY "a"."b"`;
+    /// `equal`: how the columns compare at this end.
+    pub fn new(columns: &[&str], shape: &TableSchema, from: &str, equal: &[Equality]) -> Reader {
         let key = key_of(shape);
         let texts: Vec<String> = columns.iter().map(|name| format!("t.{}::text", Ident(name))).collect();
-        let join: Vec<String> =
-            key.iter().enumerate().map(|(n, &index)| equal(n, columns[index], &shape.columns[index])).collect();
+        let join = join(columns, shape, equal);
         let (wanted, arrays) = wanted(key.len(), 1);
         let sql = format!(
-            "SELECT ARRAY[{wanted}], t.xmin::text, ARRAY[{}]::text[] FROM unnest({arrays}) AS w({wanted}) JOIN {from} t ON {}",
+            "SELECT ARRAY[{wanted}], t.xmin::text, ARRAY[{}]::text[] FROM unnest({arrays}) AS w({wanted}) JOIN {from} t ON {join}",
             texts.join(", "),
-            join.join(" AND ")
         );
         Reader { sql, width: key.len() }
     }
@@ -63,8 +62,16 @@ fn key_of(shape: &TableSchema) -> &[usize] {
     shape.key.as_ref().map_or(&[], |key| &key.columns)
 }
 
-fn equal(n: usize, name: &str, column: &Column) -> String {
-    format!("t.{} = w.k{n}::{}", Ident(name), column.ty.sql())
+/// `t` is the table, `w` the wanted keys.
+fn join(names: &[&str], shape: &TableSchema, equal: &[Equality]) -> String {
+    let conditions = key_of(shape).iter().enumerate().map(|(n, &index)| {
+        equal[index].condition(
+            &format!("t.{}", Ident(names[index])),
+            &format!("w.k{n}"),
+            &shape.columns[index].ty.sql(),
+        )
+    });
+    conditions.collect::<Vec<_>>().join(" AND ")
 }
 
 /// `k0, k1` and `$1::text[], $2::text[]`.
@@ -186,9 +193,8 @@ impl Repairer {
         self.client.batch_execute("SET CONSTRAINTS ALL DEFERRED").await?;
         let key = key_of(table);
         let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-        let join: Vec<String> =
-            key.iter().enumerate().map(|(n, &index)| equal(n, names[index], &table.columns[index])).collect();
-        let join = join.join(" AND ");
+        let equal = Equality::of(&self.client, &table.name, &names).await?;
+        let join = join(&names, table, &equal);
         if !writes.delete.is_empty() {
             let (wanted, arrays) = wanted(key.len(), 1);
             let sql = format!("DELETE FROM {selection} t USING unnest({arrays}) AS w({wanted}) WHERE {join}");
