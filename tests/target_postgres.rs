@@ -770,7 +770,7 @@ async fn while_a_verify_asks_the_keys_of_every_batch_are_kept() {
     expected.push("\"public\".\"seats\": it was truncated".to_owned());
     assert_eq!(f.kept(2).await, expected);
     // A clean verify under the second forgets the first.
-    state.set_verify(1, 0, 5, Some(2)).await.unwrap();
+    state.set_verify(1, 0, 5, Some(2), None).await.unwrap();
     assert!(f.kept(1).await.is_empty());
     assert_eq!(f.kept(2).await, expected);
 }
