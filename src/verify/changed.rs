@@ -70,7 +70,7 @@ impl Scope {
             Tracked::Lost(why) => Ok(Scope::All(why)),
             Tracked::Whole(changed) => {
                 let moved = partitions::changed(ends, plan, last).await?;
-                let scope = Scope::select(plan, &changed, moved);
+                let scope = Scope::select(plan, &changed, &moved);
                 let everything = last.duration_ms as f64 / 1000.0;
                 if scope.keys() >= MANY && scope.seconds(plan, last) > everything {
                     return Ok(Scope::All(format!("that is less work than the {} rows that changed", scope.keys())));
@@ -80,7 +80,7 @@ impl Scope {
         }
     }
 
-    fn select(plan: &Plan, changed: &Changed, moved: Vec<(String, String)>) -> Scope {
+    fn select(plan: &Plan, changed: &Changed, moved: &[(String, String)]) -> Scope {
         let tables: HashMap<String, &Arc<TablePlan>> =
             plan.tables().map(|table| (table.shaped.name.sql(), table)).collect();
         let mut whole: BTreeMap<&str, (Arc<TablePlan>, String)> = BTreeMap::new();
