@@ -19,6 +19,7 @@
 mod absent;
 mod errors;
 mod late;
+mod reshaped;
 mod some;
 mod workers;
 
@@ -227,10 +228,12 @@ impl<'a> SchemaWork<'a> {
             .get(0);
         let pg_dump = PgDump::find(u32::try_from(version / 10_000).unwrap_or(0)).await?;
         let mut carried = Carried::sort(pg_dump.schema(url).await?, self.plan)?;
+        // As pg_dump was asked to: what is a column is told by where it stands.
+        client.batch_execute("SET quote_all_identifiers = on").await.context("preparing to read the schema")?;
         let mut reshaped = Vec::new();
         for table in self.reshaped() {
-            let defaults = defaults(&client, table, &mut carried.not_carried).await?;
-            reshaped.push((table.shaped.name.clone(), ddl::create_table(&table.shaped, &defaults)));
+            let create = reshaped::create(&client, self.plan, table, &mut carried.not_carried).await?;
+            reshaped.push((table.shaped.name.clone(), create));
         }
         Ok(FromSource { carried, reshaped })
     }
@@ -314,35 +317,6 @@ async fn is_attached(client: &Client, entry: &DumpEntry) -> Result<bool> {
     let sql = "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relispartition";
     Ok(client.query_opt(sql, &[&child.schema, &child.table]).await?.is_some())
-}
-
-/// The column defaults that mean the same at the target, by the column's name there. What has none is listed.
-async fn defaults(
-    client: &Client,
-    table: &TablePlan,
-    not_carried: &mut Vec<String>,
-) -> Result<HashMap<String, String>> {
-    let rows = client
-        .query(include_str!("../../schema/ddl_defaults.sql"), &[&table.source.id])
-        .await
-        .with_context(|| format!("reading the defaults of {}", table.source.name))?;
-    let mut defaults = HashMap::new();
-    for row in rows {
-        let (column, expression, generated): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
-        let travels = table.columns.iter().position(|&index| table.source.columns[index].name == column);
-        match travels {
-            Some(at) if !generated && !expression.contains("nextval(") => {
-                drop(defaults.insert(table.shaped.columns[at].name.clone(), expression));
-            }
-            None if !generated => {}
-            _ => not_carried.push(format!(
-                "{} of {}.{column}: {expression} (a rule gives the table another shape)",
-                if generated { "generated column" } else { "default" },
-                table.source.name
-            )),
-        }
-    }
-    Ok(defaults)
 }
 
 /// Brings a session into the state that the dump's statements expect.

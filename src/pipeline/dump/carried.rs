@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{DumpEntry, Script};
+use super::{DumpEntry, Script, reshape};
 use crate::error::{Error, Kind, Result};
 use crate::schema::{Relkind, TableName};
 use crate::transform::Plan;
@@ -131,12 +131,33 @@ impl Carried {
                 carried.not_carried.push(format!("partitions of {from}: {to} is made as one table"));
             }
         }
+        // What is made for another name belongs to the source's table all the same.
+        let names = plan.tables().map(|table| (&table.shaped.name, &table.source.name));
+        carried.roots.extend(names.filter(|(to, from)| to != from).map(|(to, from)| (to.clone(), from.clone())));
         let mut post_data = false;
         let mut made_after: HashSet<TableName> = HashSet::new();
-        for entry in script.entries {
+        let mut taken: HashSet<TableName> = HashSet::new();
+        for mut entry in script.entries {
             post_data |= POST_DATA.contains(&entry.kind.as_str());
-            let names = entry.names();
-            match leave_out(&entry, &names, &absent) {
+            let mut names = entry.names();
+            let concerned = reshape::concerns(&entry, &names, plan);
+            if concerned {
+                match reshape::entry(&entry, &names, plan) {
+                    Ok(shaped) => {
+                        (names, entry) = (shaped.names(), shaped);
+                        if let Some(twice) = makes(&entry, &names).find(|name| !taken.insert(name.clone())) {
+                            carried.not_carried.push(format!("{}: {twice} is another's name there", entry.label()));
+                            continue;
+                        }
+                    }
+                    Err(why) => {
+                        absent.extend(makes(&entry, &names).map(|name| (name, Absence::LeftOut)));
+                        carried.not_carried.push(format!("{}: {why}", entry.label()));
+                        continue;
+                    }
+                }
+            }
+            match leave_out(&entry, &names, &absent).filter(|_| !concerned) {
                 Some(reason) => {
                     for name in makes(&entry, &names) {
                         // A table keeps the reason it was left out for.
@@ -253,8 +274,12 @@ fn leave_out(entry: &DumpEntry, names: &[TableName], absent: &HashMap<TableName,
         (Some(Absence::Reshaped), _) if matches!(kind, "TABLE" | "TABLE ATTACH" | "SEQUENCE" | "SEQUENCE OWNED BY") => {
             None
         }
-        // Own DDL makes the key and the simple defaults.
-        (Some(Absence::Reshaped), _) if entry.says(&["PRIMARY", "KEY"]) => None,
+        // Own DDL makes the key, the defaults and the checks.
+        (Some(Absence::Reshaped), _)
+            if entry.says(&["PRIMARY", "KEY"]) || matches!(kind, "DEFAULT" | "CHECK CONSTRAINT") =>
+        {
+            None
+        }
         (_, Absence::NotMigrated) => Some(format!("needs {name}, which is not migrated")),
         (_, Absence::Reshaped) => Some(format!("is about {name}, which a rule gives another shape")),
         (_, Absence::LeftOut) => Some(format!("needs {name}, which is not carried over")),

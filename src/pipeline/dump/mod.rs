@@ -16,6 +16,7 @@
 
 mod carried;
 mod find;
+pub mod reshape;
 mod script;
 
 use std::ffi::OsString;
