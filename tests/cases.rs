@@ -206,10 +206,11 @@ async fn text_is_converted_from_the_sources_encoding_or_refused() {
     let said = &refused.stderr;
     assert!(said.contains("invalid byte sequence for encoding \"UTF8\": 0xff"), "{said}");
     assert!(said.contains("no text in the encoding"), "{said}");
+    let (_, elsewhere) = pair().await;
     let other = Cutwater::with_config(&format!(
-        "[migration]\nname = \"other\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\nexisting = \"truncate\"\n",
+        "[migration]\nname = \"other\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n",
         ascii.url(),
-        target.url()
+        elsewhere.url()
     ));
     let check = other.run(&["check"], MINUTE).await.assert_code(0).stdout;
     assert!(check.contains("the source's encoding is SQL_ASCII"), "{check}");
