@@ -26,6 +26,7 @@ bench: deps ## Cutwater against a native subscription, in the same run ([profile
 
 chaos: deps ## the full figures of what kills, crashes, cuts and freezes; CUTWATER_TEST_SEED repeats a run
 	CUTWATER_CHAOS=1 $(CARGO) test --locked --test laws --test chaos --test property -- --test-threads=1 --nocapture
+	CUTWATER_CHAOS=1 $(CARGO) test --locked --test cases -- --include-ignored --test-threads=1 --nocapture huge_value cannot_send
 
 deps:
 	@scripts/install-deps.sh

@@ -390,3 +390,58 @@ async fn rows_are_compared_and_repaired_by_keys_of_every_kind() {
     assert_same(&source, &target).await;
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
 }
+
+/// Near the server's limit of 1 GB a value: 300 MB (bytea: 600 MB in text form) with `CUTWATER_CHAOS`, else 20 MB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_value_passes_whole_in_snapshot_and_stream() {
+    let megabytes = if std::env::var_os("CUTWATER_CHAOS").is_some() { 300 } else { 20 };
+    let (source, target) = pair().await;
+    // The second half is another text than the first, so that no half can stand for the other.
+    let text = |seed: &str| {
+        format!("repeat(md5('{seed}a'), {n}) || repeat(md5('{seed}b'), {n})", n = megabytes * 1024 * 1024 / 64)
+    };
+    let insert = |id: u32| {
+        let text = text(&id.to_string());
+        format!("INSERT INTO huge SELECT {id}, t, convert_to(t, 'UTF8') FROM (SELECT {text} AS t) x")
+    };
+    source.execute("CREATE TABLE huge (id int PRIMARY KEY, t text, b bytea, n int)").await;
+    source.execute(&insert(1)).await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let run = cutwater.start(&["run"]);
+    let digest = "SELECT coalesce(string_agg(concat_ws(' ', id, length(t), md5(t), length(b), md5(b), n), ',' ORDER BY id), '') FROM huge";
+    let arrived = async |what: &str| {
+        let expected: String = source.value(digest).await;
+        wait_for(what, 10 * MINUTE, async || {
+            let there = target.connect().await.query_one(digest, &[]).await;
+            there.is_ok_and(|row| row.get::<_, String>(0) == expected)
+        })
+        .await;
+    };
+    arrived("the copy").await;
+    for change in [&insert(2), "UPDATE huge SET n = 1", &format!("UPDATE huge SET t = {} WHERE id = 1", text("x"))] {
+        source.execute(change).await;
+        arrived(&change[..20]).await;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", run.pid())).unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("memory unknown");
+    eprintln!("values of {megabytes} MB: {peak}");
+    run.sigint();
+    run.wait(MINUTE).await.assert_code(0);
+}
+
+/// What the source itself cannot send in one message.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a gigabyte of text: make chaos runs it"]
+async fn a_row_that_the_source_cannot_send_is_refused_by_name() {
+    let (source, target) = pair().await;
+    let text = format!("repeat('0123456789abcdef', {})", 400 * 1024 * 1024 / 16);
+    source.execute("CREATE TABLE huge (id int PRIMARY KEY, a text, b text, c text)").await;
+    source.execute(&format!("INSERT INTO huge SELECT 7, {text}")).await;
+    source.execute("UPDATE huge SET b = a || ''").await;
+    source.execute("UPDATE huge SET c = a || ''").await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let refused = cutwater.run(&["run", "--until", "caught-up"], 3 * MINUTE).await;
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("public.huge"), "{}", refused.stderr);
+    assert_eq!(target.value::<i64>("SELECT count(*) FROM huge").await, 0);
+}
