@@ -443,5 +443,6 @@ async fn a_row_that_the_source_cannot_send_is_refused_by_name() {
     let refused = cutwater.run(&["run", "--until", "caught-up"], 3 * MINUTE).await;
     assert_ne!(refused.code, Some(0));
     assert!(refused.stderr.contains("public.huge"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("a row of more than 1 GB"), "{}", refused.stderr);
     assert_eq!(target.value::<i64>("SELECT count(*) FROM huge").await, 0);
 }

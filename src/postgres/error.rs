@@ -68,9 +68,22 @@ impl From<ServerError<'_>> for Error {
                 "these bytes are no text in the encoding that is expected, or it has no such character: correct the row at the \
                  source, or make the target's database in an encoding that has it",
             ),
+            // What `stringinfo.c` and `mcxt.c` say of a message that would be larger than 1 GB.
+            (None, "54000" | "XX000")
+                if why_has(&made, "enlarge string buffer") || why_has(&made, "invalid memory alloc request size") =>
+            {
+                made.fix(
+                    "the server cannot put a row of more than 1 GB into one message: find it by the octet_length of its \
+                     columns, make it smaller at the source, or leave the column out in a [[transform]]",
+                )
+            }
             _ => made,
         }
     }
+}
+
+fn why_has(error: &Error, words: &str) -> bool {
+    error.why().contains(words)
 }
 
 /// What only a pooler says, or what goes wrong behind one: it takes no replication connection, and a prepared statement is
