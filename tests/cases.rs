@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use support::{Cutwater, Database, assert_equal, pair, wait_for};
@@ -424,7 +425,7 @@ async fn a_huge_value_passes_whole_in_snapshot_and_stream() {
     }
     let status = std::fs::read_to_string(format!("/proc/{}/status", run.pid())).unwrap_or_default();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("memory unknown");
-    eprintln!("values of {megabytes} MB: {peak}");
+    let _ = writeln!(std::io::stderr(), "values of {megabytes} MB: {peak}");
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
 }
