@@ -136,8 +136,10 @@ mod postgres {
             run.stderr().contains("No space left on device")
         })
         .await;
-        let status = stage.status().await;
-        assert!(status["last_error"].to_string().contains("No space left"), "{status}");
+        wait_for("status to tell it", PATIENCE, async || {
+            stage.status().await["last_error"].to_string().contains("No space left")
+        })
+        .await;
         disk.grow("400m");
         arrived(&stage, &mut run).await;
         eprintln!("after a full disk: {:?}", stage.prove(run).await);

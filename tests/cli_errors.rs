@@ -73,7 +73,7 @@ async fn a_missing_privilege_comes_with_the_grant() {
     assert_says(
         &finished,
         &[
-            "FAIL  source: role \"weak\" may not replicate",
+            "FAIL  source: role \"weak\" cannot open a replication connection",
             "ALTER ROLE \"weak\" REPLICATION;",
             "FAIL  source: role \"weak\" may not read public.orders",
             "GRANT SELECT ON \"public\".\"orders\" TO \"weak\";",

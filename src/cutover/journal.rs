@@ -1,5 +1,7 @@
 //! What an attempt leaves behind, read back: the journal in the target and the fence's row at the source.
 
+use std::time::{Duration, Instant};
+
 use super::{Parts, Progress, Reporter};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, connect};
@@ -34,12 +36,22 @@ pub(super) fn session_name(parts: &Parts) -> String {
     format!("cutwater_{}_fence", parts.name())
 }
 
+/// How long the session of a driver that has just died may take to be noticed by the target.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
 /// Makes this driver the only one, as long as the session lives.
 pub(super) async fn alone(parts: &Parts) -> Result<Client> {
     let client = connect(&parts.ends.target, &format!("cutwater_{}_cutover", parts.name())).await?;
     let sql = "SELECT pg_try_advisory_lock(6002, hashtext($1))";
-    if client.query_one(sql, &[&parts.name()]).await.context("looking for another cutover")?.get(0) {
-        return Ok(client);
+    let begun = Instant::now();
+    loop {
+        if client.query_one(sql, &[&parts.name()]).await.context("looking for another cutover")?.get(0) {
+            return Ok(client);
+        }
+        if begun.elapsed() > LAST_BREATH {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(Error::new(Kind::Refused, "another cutwater cutover of this migration is running")
         .fix("wait for it, or take it back: cutwater cutover --abort"))

@@ -35,6 +35,17 @@ pub async fn parts(source: &Database, target: &Database, rules: &str) -> Parts {
     state.install().await.unwrap();
     let identity = pg.identity().await.unwrap();
     state.begin("fingerprint", &identity, "source", "target").await.unwrap();
+    // As a copy that is over leaves them.
+    for table in &tables {
+        let (schema, name) = (&table.name.schema, &table.name.table);
+        target
+            .execute(&format!(
+                "INSERT INTO cutwater.table_state
+                     (migration, source_schema, source_table, target_schema, target_table, epoch, stage)
+                 VALUES ('{MIGRATION}', '{schema}', '{name}', '{schema}', '{name}', 0, 'copied')"
+            ))
+            .await;
+    }
     Parts {
         ends: Ends { source: info(source), target: info(target), state },
         plan: Plan::compile(&config.transform, &tables).unwrap(),
