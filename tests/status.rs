@@ -165,6 +165,14 @@ async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
         Scrape::of(listen).await.value("cutwater_phase", &[("phase", "streaming")]) == Some(1.0)
     })
     .await;
+    // The target was away: what it could not be asked is told again with the next beats.
+    wait_for("lag and log to be told", MINUTE, async || {
+        let scrape = Scrape::of(listen).await;
+        ["cutwater_lag_seconds", "cutwater_lag_bytes", "cutwater_slot_retained_bytes"]
+            .iter()
+            .all(|name| scrape.types.contains_key(*name))
+    })
+    .await;
     let scrape = Scrape::of(listen).await;
     assert_eq!((rows(&scrape, "copy"), rows(&scrape, "insert") >= 1.0, rows(&scrape, "update")), (50.0, true, 3.0));
     for (name, kind) in [

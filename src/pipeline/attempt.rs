@@ -85,6 +85,9 @@ pub async fn enrol(job: &Job) -> Result<Migration> {
     if let Some(migration) = state.migration().await? {
         belongs::ends(&job.config, &migration)?;
     } else {
+        if let Some(refusal) = preflight::poolers(&job.config).await?.refusal() {
+            return Err(refusal);
+        }
         let plan = job.plan().await?;
         let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
         belongs::unclaimed(state, &targets).await?;
