@@ -1,4 +1,7 @@
 //! The rows that disagreed, read again behind the stream until it is certain what they are.
+//!
+//! A row differs if the source shows one version of it before and after the target was read, and the target another. Not
+//! merely the same values: a row that changes to and fro would be blamed for what the target rightly shows in between.
 
 use std::collections::HashMap;
 
@@ -14,7 +17,13 @@ const AT_ONCE: usize = 1_000;
 /// Times a row that changes under our eyes is looked at again.
 const ROUNDS: usize = 12;
 
-type Found = HashMap<(i64, Vec<String>), Entry>;
+/// A row as it was read, and which transaction wrote it.
+struct Read {
+    entry: Entry,
+    version: i64,
+}
+
+type Found = HashMap<(i64, Vec<String>), Read>;
 
 impl Look<'_> {
     /// Judges every candidate: source, then (once the target has applied what the source had) target, then source again.
@@ -48,11 +57,14 @@ impl Look<'_> {
         for candidate in open {
             let key = identity(both.keyed, candidate.order, &candidate.key);
             let (one, here, two) = (before.get(&key), target.get(&key), after.get(&key));
+            // A row that has changed and changed back looks as before, and the target may show what was between.
+            let untouched = one.map(|found| found.version) == two.map(|found| found.version);
+            let (one, here, two) = (one.map(entry_of), here.map(entry_of), two.map(entry_of));
             if same(here, one) || same(here, two) {
                 // The target shows a state that the source had.
                 continue;
             }
-            if !same(one, two) {
+            if !untouched || !same(one, two) {
                 again.push(candidate);
                 continue;
             }
@@ -80,6 +92,10 @@ pub(super) fn row_difference(keyed: bool, key: Vec<String>, kind: DifferenceKind
     }
 }
 
+fn entry_of(read: &Read) -> &Entry {
+    &read.entry
+}
+
 fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
     a.map(|entry| (entry.count, entry.hash)) == b.map(|entry| (entry.count, entry.hash))
 }
@@ -100,5 +116,6 @@ async fn read(client: &Client, sql: &str, keyed: bool, open: &[Candidate]) -> Re
     let params: Vec<&(dyn ToSql + Sync)> =
         if keyed { columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect() } else { vec![&hashes] };
     let rows = client.query(sql, &params).await?;
-    Ok(rows.iter().map(entry).map(|entry| (identity(keyed, entry.order, &entry.key), entry)).collect())
+    let found = rows.iter().map(|row| Read { entry: entry(row), version: row.get(4) });
+    Ok(found.map(|read| (identity(keyed, read.entry.order, &read.entry.key), read)).collect())
 }

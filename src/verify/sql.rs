@@ -23,7 +23,7 @@ pub(super) struct Statements {
     pub(super) buckets: String,
     /// `$1` buckets → order hash, key, count, row hash; in the order of the first.
     pub(super) detail: String,
-    /// With a key: `$1…` one text array a key column. Without: `$1` row hashes. → key, count, row hash.
+    /// With a key: `$1…` one text array a key column. Without: `$1` row hashes. → key, count, row hash, and the transaction that wrote the row (0 without a key).
     pub(super) again: String,
 }
 
@@ -59,7 +59,7 @@ impl Statements {
             return Statements {
                 buckets: format!("SELECT h & {mask}, count(*), sum(h)::text FROM ({rows}) r GROUP BY 1"),
                 detail: grouped(&format!("(h & {mask}) = ANY($1::bigint[])")),
-                again: grouped("h = ANY($1::bigint[])"),
+                again: grouped("h = ANY($1::bigint[])").replacen(", h FROM", ", h, 0::bigint FROM", 1),
             };
         };
         let keys: Vec<String> = key.columns.iter().map(|&index| column(index)).collect();
@@ -81,7 +81,7 @@ impl Statements {
                   WHERE (o & {mask}) = ANY($1::bigint[]) ORDER BY o"
             ),
             again: format!(
-                "SELECT {key_hash}, ARRAY[{key_texts}], 1::bigint, {row_hash}
+                "SELECT {key_hash}, ARRAY[{key_texts}], 1::bigint, {row_hash}, t.xmin::text::bigint
                    FROM unnest({arrays}) AS w({wanted}) JOIN {from} t ON {}",
                 join.collect::<Vec<_>>().join(" AND ")
             ),

@@ -24,8 +24,20 @@ pub(super) async fn look(end: End, info: &ConnInfo, report: &mut Report) -> Resu
     Ok(())
 }
 
+/// Times it is looked: a pooler with processes to spare may happen to give each session the same one again.
+const LOOKS: usize = 5;
+
 /// Whether another server process answers from one statement to the next, or one answers for two sessions.
 async fn changes_process(info: &ConnInfo) -> Result<bool> {
+    for _ in 0..LOOKS {
+        if changed_process(info).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn changed_process(info: &ConnInfo) -> Result<bool> {
     let (first, second) = tokio::try_join!(connect(info, "cutwater check"), connect(info, "cutwater check"))?;
     let before = process(&first).await?;
     // The process that the first session has let go is the one that the second gets now, and keeps.

@@ -10,8 +10,8 @@ use super::engine::{Application, Engine};
 use super::stage::{FOLLOWING, PATIENCE, Stage, assert_holds, assert_same, entered};
 use crate::support::{Finished, Running, wait_for};
 
-/// Small parts and small batches: more places to be killed at.
-const CONFIG: &str = "[snapshot]\nchunk_rows = 5000\nworkers = 2\nmax_rows_per_second = 40000\n\
+/// Small parts and small batches, and a copy that lasts: more places to be killed at.
+const CONFIG: &str = "[snapshot]\nchunk_rows = 5000\nworkers = 2\nmax_rows_per_second = 12000\n\
                       [apply]\nbatch_rows = 200\n";
 /// What a cutover says before its point of no return; one is killed soon after one of these.
 const STEPS: [&str; 5] =
