@@ -9,26 +9,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cutwater::cli::demo::server::SUPERUSER;
-use serde_json::Value;
 use support::{Cutwater, Database, Proxy, pair, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-async fn status(cutwater: &Cutwater) -> Value {
-    cutwater.run(&["status", "--json"], MINUTE).await.json()
-}
-
-async fn wait_until(cutwater: &Cutwater, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut facts = status(cutwater).await;
-    let begun = std::time::Instant::now();
-    while !holds(&facts) {
-        assert!(begun.elapsed() < 2 * MINUTE, "in vain: {facts:#}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        facts = status(cutwater).await;
-    }
-    facts
-}
 
 async fn items(rows: u32) -> (Database, Database) {
     let (source, target) = pair().await;
@@ -98,13 +82,16 @@ async fn in_mid_snapshot_status_and_metrics_tell_how_far_it_is_what_it_costs_and
         "[snapshot]\nmax_rows_per_second = 300\nchunk_rows = 2000\nworkers = 2\n[telemetry]\nlisten = \"{listen}\""
     ));
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["phase"] == "snapshot" && facts["tables"][0]["rows"].as_i64() > Some(0)).await;
+    cutwater
+        .wait_for_status(|facts| facts["phase"] == "snapshot" && facts["tables"][0]["rows"].as_i64() > Some(0))
+        .await;
     source.execute("UPDATE public.item SET v = 'later' WHERE id = 1").await;
     // Nothing of the stream is applied before the copy has ended: it waits, and grows with the clock.
-    let facts = wait_until(&cutwater, |facts| {
-        facts["lag_seconds"].as_f64() > Some(3.0) && facts["copy"]["rows_per_second"].as_f64() > Some(0.0)
-    })
-    .await;
+    let facts = cutwater
+        .wait_for_status(|facts| {
+            facts["lag_seconds"].as_f64() > Some(3.0) && facts["copy"]["rows_per_second"].as_f64() > Some(0.0)
+        })
+        .await;
     assert_eq!(facts["phase"], "snapshot", "{facts:#}");
     assert_eq!(facts["health"], "ok");
     let copy = &facts["copy"];
@@ -133,9 +120,9 @@ async fn in_mid_snapshot_status_and_metrics_tell_how_far_it_is_what_it_costs_and
     assert!(scrape.value("cutwater_lag_seconds", &[]).unwrap() > 2.0);
     assert_eq!(scrape.value("cutwater_phase", &[("phase", "snapshot")]), Some(1.0));
     cutwater.run(&["set", "snapshot.max_rows_per_second=none"], MINUTE).await.assert_code(0);
-    let facts = wait_until(&cutwater, |facts| facts["phase"] == "streaming").await;
+    let facts = cutwater.wait_for_status(|facts| facts["phase"] == "streaming").await;
     assert!(facts["vacuum_held_seconds"].is_null(), "{facts:#}");
-    wait_until(&cutwater, |facts| facts["lag_seconds"].as_f64() < Some(2.0)).await;
+    cutwater.wait_for_status(|facts| facts["lag_seconds"].as_f64() < Some(2.0)).await;
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);
 }
@@ -146,7 +133,7 @@ async fn a_scraped_run_has_every_metric_with_its_type_and_labels() {
     let listen = listen();
     let cutwater = Cutwater::new(&source.url(), &target.url()).and(&format!("[telemetry]\nlisten = \"{listen}\""));
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["phase"] == "streaming").await;
+    cutwater.wait_for_status(|facts| facts["phase"] == "streaming").await;
     source.execute("INSERT INTO public.item VALUES (1000, 'a'); UPDATE public.item SET v = 'b' WHERE id <= 3").await;
     source.execute("DELETE FROM public.item WHERE id <= 2").await;
     let table = ("table", "public.item");
@@ -221,12 +208,11 @@ async fn a_source_that_cannot_be_reached_counts_as_pending_and_says_since_when()
     let cutwater = Cutwater::new(&proxy.url(SUPERUSER, &source.name), &target.url())
         .and(&format!("[telemetry]\nlisten = \"{listen}\""));
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["phase"] == "streaming" && facts["lag_seconds"].as_f64() < Some(2.0)).await;
+    cutwater.wait_for_status(|facts| facts["phase"] == "streaming" && facts["lag_seconds"].as_f64() < Some(2.0)).await;
     proxy.refuse();
-    let facts = wait_until(&cutwater, |facts| {
-        facts["source_away_since"].is_string() && facts["lag_seconds"].as_f64() > Some(4.0)
-    })
-    .await;
+    let facts = cutwater
+        .wait_for_status(|facts| facts["source_away_since"].is_string() && facts["lag_seconds"].as_f64() > Some(4.0))
+        .await;
     assert!(facts["source"]["unreachable"].is_string(), "{facts:#}");
     wait_for("the metric to grow, too", MINUTE, async || {
         Scrape::of(listen).await.value("cutwater_lag_seconds", &[]) > Some(4.0)
@@ -238,7 +224,8 @@ async fn a_source_that_cannot_be_reached_counts_as_pending_and_says_since_when()
         "{screen}"
     );
     proxy.resume();
-    wait_until(&cutwater, |facts| facts["source_away_since"].is_null() && facts["lag_seconds"].as_f64() < Some(1.0))
+    cutwater
+        .wait_for_status(|facts| facts["source_away_since"].is_null() && facts["lag_seconds"].as_f64() < Some(1.0))
         .await;
     run.sigint();
     run.wait(MINUTE).await.assert_code(0);

@@ -14,10 +14,6 @@ use support::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn status(cutwater: &Cutwater) -> Value {
-    cutwater.run(&["status", "--json"], MINUTE).await.json()
-}
-
 async fn says(cutwater: &Cutwater, command: &[&str]) -> Value {
     let mut args = command.to_vec();
     args.push("--json");
@@ -26,7 +22,7 @@ async fn says(cutwater: &Cutwater, command: &[&str]) -> Value {
 
 async fn streaming(cutwater: &Cutwater) -> Running {
     let run = cutwater.start(&["run"]);
-    wait_for("streaming", 2 * MINUTE, async || status(cutwater).await["phase"] == "streaming").await;
+    wait_for("streaming", 2 * MINUTE, async || cutwater.status().await["phase"] == "streaming").await;
     run
 }
 
@@ -73,7 +69,7 @@ async fn a_paused_run_applies_nothing_answers_the_source_tells_its_lag_and_stays
     assert!(paused["run"].as_str().unwrap().ends_with(&format!("pid {}", run.pid())), "{paused}");
     old.batch_execute("INSERT INTO public.item SELECT i, 'waits' FROM generate_series(1, 100) AS i").await.unwrap();
     // Two of its timeouts and more.
-    let facts = wait_until(&cutwater, |facts| facts["lag_seconds"].as_f64() > Some(5.0)).await;
+    let facts = cutwater.wait_for_status(|facts| facts["lag_seconds"].as_f64() > Some(5.0)).await;
     assert_eq!(facts["health"], "paused", "{facts}");
     assert_eq!(facts["phase"], "streaming");
     assert!(facts["paused"]["apply_since"].is_string() && facts["paused"]["snapshot_since"].is_null(), "{facts}");
@@ -96,31 +92,21 @@ async fn a_paused_run_applies_nothing_answers_the_source_tells_its_lag_and_stays
 
     run.kill9();
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| {
-        facts["run"]["pid"] == run.pid() && facts["run_alive"] == true && facts["health"] == "paused"
-    })
-    .await;
+    cutwater
+        .wait_for_status(|facts| {
+            facts["run"]["pid"] == run.pid() && facts["run_alive"] == true && facts["health"] == "paused"
+        })
+        .await;
     assert_eq!(rows(&new).await, 0, "a pause outlives the process");
 
     assert_eq!(says(&cutwater, &["resume"]).await["accepted"], true);
     wait_for("the rows", MINUTE, async || rows(&new).await == 100).await;
-    wait_until(&cutwater, |facts| facts["health"] == "ok" && facts["lag_seconds"].as_f64() < Some(2.0)).await;
+    cutwater.wait_for_status(|facts| facts["health"] == "ok" && facts["lag_seconds"].as_f64() < Some(2.0)).await;
     ended(run).await;
 }
 
 async fn rows(client: &tokio_postgres::Client) -> i64 {
     client.query_one("SELECT count(*) FROM public.item", &[]).await.unwrap().get(0)
-}
-
-async fn wait_until(cutwater: &Cutwater, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut facts = status(cutwater).await;
-    let begun = std::time::Instant::now();
-    while !holds(&facts) {
-        assert!(begun.elapsed() < 2 * MINUTE, "in vain: {facts:#}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        facts = status(cutwater).await;
-    }
-    facts
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,23 +115,23 @@ async fn a_paused_copy_stands_still_through_a_restart_and_a_set_pace_holds_at_on
     // At this pace it would take hours.
     let cutwater = cutwater.and("[snapshot]\nmax_rows_per_second = 1\nchunk_rows = 2000\nworkers = 3");
     let mut run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["phase"] == "snapshot").await;
+    cutwater.wait_for_status(|facts| facts["phase"] == "snapshot").await;
     let paused = says(&cutwater, &["pause", "--snapshot"]).await;
     assert_eq!(paused["accepted"], true, "{paused}");
     // Were it not paused, it would now be done in moments.
     let set = says(&cutwater, &["set", "snapshot.max_rows_per_second=none", "snapshot.workers=2"]).await;
     assert_eq!(set["accepted"], true, "{set}");
     assert_eq!(set["settings"]["snapshot.workers"], "2", "{set}");
-    let facts = wait_until(&cutwater, |facts| facts["health"] == "paused").await;
+    let facts = cutwater.wait_for_status(|facts| facts["health"] == "paused").await;
     assert_eq!(facts["phase"], "snapshot");
     run.kill9();
     let run = cutwater.start(&["run"]);
     let alive = |facts: &Value| facts["run"]["pid"] == run.pid() && facts["run_alive"] == true;
-    let facts = wait_until(&cutwater, |facts| alive(facts) && facts["health"] == "paused").await;
+    let facts = cutwater.wait_for_status(|facts| alive(facts) && facts["health"] == "paused").await;
     assert_eq!((&facts["phase"], &facts["copy"]["max_rows_per_second"]), (&Value::from("snapshot"), &Value::Null));
     // Resumed, it needs only what was set.
     says(&cutwater, &["resume", "--snapshot"]).await;
-    wait_until(&cutwater, |facts| facts["phase"] == "streaming").await;
+    cutwater.wait_for_status(|facts| facts["phase"] == "streaming").await;
     assert_equal(&source.url(), &target.url(), &["public.item"]).await;
     // And batches of one row, lingering long, are batches still.
     says(&cutwater, &["set", "apply.batch_rows=1", "apply.batch_bytes=64kB", "apply.linger=200ms"]).await;
@@ -180,7 +166,7 @@ async fn without_a_live_run_the_next_one_takes_it_and_what_cannot_be_is_refused(
     assert!(said.stdout.contains("the next one takes it up"), "{}", said.stdout);
     source.execute("INSERT INTO public.item VALUES (100, 'waits')").await;
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["run_alive"] == true && facts["health"] == "paused").await;
+    cutwater.wait_for_status(|facts| facts["run_alive"] == true && facts["health"] == "paused").await;
     assert_eq!(count(&target).await, 10);
     // Its log is asked for like that of any other command.
     assert_eq!(says(&cutwater, &["resume"]).await["accepted"], true);
@@ -265,11 +251,11 @@ async fn past_max_retained_a_copy_steps_back_lets_the_stream_free_the_log_and_ar
         .await
         .unwrap();
     let run = cutwater.start(&["run"]);
-    wait_until(&cutwater, |facts| facts["phase"] == "snapshot" && facts["copy"]["rows"].as_i64() > Some(0)).await;
+    cutwater.wait_for_status(|facts| facts["phase"] == "snapshot" && facts["copy"]["rows"].as_i64() > Some(0)).await;
     // While the largest table is copied, the others are written to, past the limit.
     write(&source, 1).await;
     source.execute("postgres", "UPDATE public.later SET v = 'y' WHERE id <= 50").await.unwrap();
-    let facts = wait_until(&cutwater, |facts| facts["copy"]["stepped_back"] == true).await;
+    let facts = cutwater.wait_for_status(|facts| facts["copy"]["stepped_back"] == true).await;
     assert_eq!(facts["phase"], "snapshot", "{facts:#}");
     let screen = cutwater.run(&["status"], MINUTE).await.stdout;
     assert!(screen.contains("copy      has stepped back"), "{screen}");
@@ -280,7 +266,7 @@ async fn past_max_retained_a_copy_steps_back_lets_the_stream_free_the_log_and_ar
         facts["phase"] == "streaming"
             && facts["tables"].as_array().unwrap().iter().all(|table| table["state"] == "streaming")
     };
-    let facts = wait_until(&cutwater, all).await;
+    let facts = cutwater.wait_for_status(all).await;
     assert!(facts["retained_bytes"].as_u64() < Some(30 << 20), "{facts:#}");
     ended(run).await;
     let (old, new) = (source.url(SUPERUSER, "postgres"), target.url(SUPERUSER, "postgres"));

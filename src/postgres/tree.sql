@@ -1,4 +1,4 @@
--- The tables ($1 schemas, $2 names) and every partition below them. What a gate asks of them follows.
+-- The tables ($1 schemas, $2 names) and every partition below them. What is asked of them follows.
 WITH RECURSIVE tree AS (
     SELECT c.oid FROM unnest($1::text[], $2::text[]) AS wanted(nsp, rel)
       JOIN pg_namespace n ON n.nspname = wanted.nsp

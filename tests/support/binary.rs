@@ -98,6 +98,24 @@ impl Cutwater {
         Running { child, stdout, stderr, what: format!("cutwater {}", args.join(" ")) }
     }
 
+    /// What `cutwater status --json` says.
+    pub async fn status(&self) -> serde_json::Value {
+        self.run(&["status", "--json"], Duration::from_secs(60)).await.json()
+    }
+
+    /// Waits until what it says holds; two minutes at most.
+    pub async fn wait_for_status(&self, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let begun = Instant::now();
+        loop {
+            let facts = self.status().await;
+            if holds(&facts) {
+                return facts;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "in vain: {facts:#}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Runs `cutwater <args> -c cutwater.toml` to its end; panics when that takes longer than the deadline.
     pub async fn run(&self, args: &[&str], deadline: Duration) -> Finished {
         self.start(args).wait(deadline).await

@@ -18,7 +18,7 @@ pub(super) async fn relations(client: &Client, tables: &[TableName]) -> Result<V
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.table.as_str()).collect();
     let rows = client
-        .query(include_str!("relations.sql"), &[&schemas, &names])
+        .query(concat!(include_str!("../../../postgres/tree.sql"), include_str!("relations.sql")), &[&schemas, &names])
         .await
         .context("listing the tables and partitions to fence")?;
     Ok(rows.iter().map(|row| Relation { oid: row.get(0), sql: row.get(1), holds_rows: row.get(2) }).collect())
