@@ -266,6 +266,57 @@ async fn all_that_stands_around_the_rows_is_the_same_after_the_run_and_after_the
     }
 }
 
+/// The rows of materialized views are in no copy and in no stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn materialized_views_are_filled_after_the_copy_and_made_anew_once_the_target_is_live() {
+    let (source, target) = pair().await;
+    source.execute(include_str!("cases/views.sql")).await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let check = cutwater.run(&["check"], MINUTE).await.assert_code(0).stdout;
+    assert!(check.contains("materialized views (v.a_top, v.bottom, v.by_function, v.odd) are filled after"), "{check}");
+    let said = catch_up(&cutwater).await;
+    assert!(
+        said.contains("materialized view v.odd stays empty") && said.contains("REFRESH MATERIALIZED VIEW"),
+        "{said}"
+    );
+    // Each after what it reads, also where only a function's body knows that.
+    let sums = "SELECT format('%s %s %s', (SELECT sum(s) FROM v.bottom), (SELECT sum(s) FROM v.a_top), (SELECT s FROM v.by_function))";
+    assert_eq!(target.value::<String>(sums).await, "5050 10100 5050");
+    let empty =
+        "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'm' AND NOT relispopulated";
+    assert_eq!(target.value::<String>(empty).await, "nobody odd", "what the source has not filled stays empty");
+
+    source.execute("UPDATE v.t SET n = n + 1").await;
+    let run = cutwater.start(&["run"]);
+    let there = async || target.value::<i64>("SELECT sum(n)::int8 FROM v.t").await == 5150;
+    wait_for("the update", MINUTE, there).await;
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+    let cutover = async |more: &[&str], code: i32| {
+        let args = [&["cutover", "--max-lag", "10s", "--hold", "0s"], more].concat();
+        let done = cutwater.run(&args, 2 * MINUTE).await.assert_code(code);
+        done.stdout + &done.stderr
+    };
+    let refused = cutover(&[], 3).await;
+    assert!(
+        refused.contains("materialized-views") && refused.contains("v.odd is empty: relation \"t\" does not exist"),
+        "{refused}"
+    );
+    target.execute("SET search_path = v; REFRESH MATERIALIZED VIEW v.odd").await;
+    assert_eq!(target.value::<String>(sums).await, "5050 10100 5050", "of the moment they were filled");
+    let rehearsed = cutover(&["--dry-run"], 0).await;
+    assert!(rehearsed.contains("refresh materialized view v.a_top"), "{rehearsed}");
+    let done = cutover(&[], 0).await;
+    run.wait(MINUTE).await.assert_code(0);
+    assert_eq!(target.value::<String>(sums).await, "5150 10300 5150");
+    assert!(done.contains("views     3 materialized views refreshed"), "{done}");
+    assert!(done.contains("stale     materialized view v.odd: relation \"t\" does not exist"), "{done}");
+    // The same command tries only what is left.
+    target.execute("INSERT INTO v.t VALUES (1000, 0); ALTER FUNCTION v.odd() SET search_path = v").await;
+    let again = cutover(&[], 0).await;
+    assert!(again.contains("views     1 materialized view refreshed") && !again.contains("stale "), "{again}");
+    assert_eq!(target.value::<i64>("SELECT s FROM v.odd").await, 101);
+}
+
 /// What is done to a partition as a whole is not in the stream of its root.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_emptied_attached_or_detached_is_noticed_and_asks_for_a_new_verify() {

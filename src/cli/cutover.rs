@@ -106,6 +106,9 @@ fn report(progress: &Progress<'_>) {
         Progress::Permanent => tracing::info!("the point of no return is passed"),
         Progress::LateMade(count) => tracing::info!(count, "foreign keys and triggers are made"),
         Progress::Validating(count) => tracing::info!(count, "validating foreign keys; the target is live meanwhile"),
+        Progress::Refreshing(count) => {
+            tracing::info!(count, "refreshing materialized views; the target is live meanwhile")
+        }
         Progress::Switching(Some(command)) => tracing::info!(command, "moving the clients"),
         Progress::Switching(None) => tracing::info!("no switch_command: move the clients now"),
         Progress::Done(_) => tracing::info!("the target is live"),
@@ -173,6 +176,15 @@ fn late(done: &CutoverReport) -> String {
     }
     if !done.not_validated.is_empty() {
         text.push_str("          they hold for new rows; cutwater cutover goes on with the old ones\n");
+    }
+    if done.views_refreshed > 0 {
+        let _ = writeln!(text, "views     {} refreshed", human::plural(done.views_refreshed, "materialized view"));
+    }
+    for stale in &done.views_stale {
+        let _ = writeln!(text, "stale     {stale}");
+    }
+    if !done.views_stale.is_empty() {
+        text.push_str("          cutwater cutover tries these again\n");
     }
     if !done.not_carried.is_empty() {
         let _ = writeln!(text, "not carried: {}", done.not_carried.join(", "));

@@ -1,48 +1,16 @@
 //! The foreign keys and triggers that the copy left out, because nothing could have switched them off
-//! ([`crate::target::postgres::late`]): proved before the fence, made past the point of no return, validated while the
+//! ([`crate::target::postgres::late`]): proved before the fence ([`super::gates`]), made past the point of no return, validated while the
 //! target is live.
-
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::gates::Verdict;
 use super::{CutoverReport, Parts, Progress, Reporter};
 use crate::error::{Context, Result};
 use crate::postgres::{Client, connect};
 use crate::target::postgres::late;
 
-/// How long one look at the gates may search for rows without a parent. What was found to hold is not searched again.
-const PROOF: Duration = Duration::from_secs(60);
-
 async fn target(parts: &Parts) -> Result<Client> {
     connect(&parts.ends.target, &format!("cutwater_{}_late", parts.name())).await
-}
-
-/// Whether all of it can be made, in the time that is allowed.
-pub(super) async fn gate(parts: &Parts, client: &Client, max_downtime: Duration) -> Result<Verdict> {
-    let state = &parts.ends.state;
-    let waiting = state.late().await?;
-    let trial = late::trial(client, state, &waiting, PROOF).await?;
-    let Some(words) = trial.waiting else { return Ok(Verdict::open("foreign keys and triggers")) };
-    if !trial.refused.is_empty() {
-        let fix = "on the target, give the role of [target] url what is missing; or wait for the lock";
-        return Ok(Verdict::Closed { details: trial.refused, fix: fix.into() });
-    }
-    if !trial.orphans.is_empty() {
-        let fix = "the source holds such rows too: correct them there, or make its foreign key NOT VALID";
-        return Ok(Verdict::Closed { details: trial.orphans, fix: fix.into() });
-    }
-    let took = trial.took.as_secs_f64();
-    if took > max_downtime.as_secs_f64() * 0.5 {
-        let why = format!("making {words} behind the fence takes about {took:.1} s");
-        return Ok(Verdict::closed(why, format!("--max-downtime {:.0}s", (took * 4.0).ceil())));
-    }
-    let later = match trial.unproved {
-        0 => String::new(),
-        many => format!(" ({many} too large to look through now: validated once live)"),
-    };
-    Ok(Verdict::open(format!("{words} can be made{later}")))
 }
 
 /// What would be made now, in words.

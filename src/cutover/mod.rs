@@ -14,7 +14,7 @@
 //! | **point of no return** | permanent row at the source | the next driver goes forward |
 //! | foreign keys and triggers that had to wait (`late`) | switching | what is there is skipped |
 //! | switch | switching | the command is run again: it is idempotent |
-//! | done | done, phase `target-live` | the same command validates what waited |
+//! | done | done, phase `target-live` | the same command refreshes materialized views and validates what waited |
 //!
 //! The truth about a fence is at the source (TRAPS 18): a driver that finds an unfinished attempt reads that row first.
 //! Before the point of no return every error, the time limit and Ctrl-C undo everything ([`Kind::Undone`]); after it
@@ -27,6 +27,7 @@ mod rehearsal;
 mod sequences;
 mod steps;
 mod switch;
+mod views;
 
 use std::time::Duration;
 
@@ -129,6 +130,11 @@ pub struct CutoverReport {
     /// Foreign keys of them that are not validated yet, and why: they hold for every new row. Running the same command
     /// again goes on with them.
     pub not_validated: Vec<String>,
+    /// Materialized views made anew from the target's rows, once it was live.
+    pub views_refreshed: u64,
+    /// Those that still hold the rows of the moment `run` filled them: why, and the statement. Running the same command
+    /// again goes on with them.
+    pub views_stale: Vec<String>,
     /// What stayed behind on the source.
     pub not_carried: Vec<String>,
     /// This driver went on from the point of no return of one before it.
@@ -186,6 +192,8 @@ pub enum Progress<'a> {
     LateMade(u64),
     /// So many foreign keys are validated now, while the target is live.
     Validating(usize),
+    /// So many materialized views are refreshed now, while the target is live.
+    Refreshing(usize),
     /// The switch command starts.
     Switching(Option<&'a str>),
     /// The target is live.
@@ -217,7 +225,7 @@ pub async fn drive(
         journal::Standing::Done(nonce) => {
             let mut done = CutoverReport { nonce, was_done: true, max_downtime_ms, ..CutoverReport::default() };
             if !options.dry_run {
-                late::validate(parts, &mut done, report, shutdown).await?;
+                steps::tidy_up(parts, &mut done, report, shutdown).await?;
             }
             return Ok(done);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{Passed, Steps};
-use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, late, sequences};
+use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, late, sequences, views};
 use crate::error::{Error, Result};
 use crate::source::postgres::fence;
 use crate::verify::changed::Scope;
@@ -92,6 +92,9 @@ impl Steps for Rehearsal<'_> {
             None => self.would("run no switch command: none is configured, clients move themselves"),
         }
         self.would("record that the target is live");
+        for view in views::stale(self.parts).await? {
+            self.would(format!("refresh {}, whose rows are of the moment run filled it", view.label()));
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch};
+use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch, views};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
@@ -397,7 +397,18 @@ pub(super) async fn go_forward(
         .await
         .map_err(forward)?;
     report(&Progress::Done(downtime));
-    late::validate(parts, done, report, shutdown).await.map_err(|error| {
-        error.context("the target is live").fix("run cutwater cutover again: it goes on with what is not validated")
+    tidy_up(parts, done, report, shutdown).await.map_err(|error| {
+        error.context("the target is live").fix("run cutwater cutover again: it goes on with what is left to do")
     })
+}
+
+/// What is better done while the target is live than while writes wait. May be repeated.
+pub(super) async fn tidy_up(
+    parts: &Parts,
+    done: &mut CutoverReport,
+    report: Reporter<'_>,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    views::refresh(parts, done, report, shutdown).await?;
+    late::validate(parts, done, report, shutdown).await
 }

@@ -220,6 +220,7 @@ async fn work(
             return Ok(Outcome::Stopped);
         }
         work.finish_constraints_without(&tables::absent(&tables), halt).await?;
+        work.fill_views(halt).await?;
     }
     // What was asked of the tables is done before the goal is reached that a script waits for.
     if phase > Phase::CatchingUp

@@ -5,7 +5,9 @@
 
 mod checks;
 mod lag;
+mod late;
 mod objects;
+mod views;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, Parts, Progress, Reporter, journal, late};
+use super::{Options, Parts, Progress, Reporter, journal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, connect};
 use crate::target::state::Migration;
@@ -144,7 +146,8 @@ const GATES: &[(&str, Check)] = &[
     ("columns", |look| Box::pin(checks::columns(look))),
     ("constraints", |look| Box::pin(checks::constraints(look))),
     ("objects", |look| Box::pin(objects::complete(look))),
-    ("late-constraints", |look| Box::pin(late::gate(look.parts, &look.target, look.options.max_downtime))),
+    ("late-constraints", |look| Box::pin(late::can_be_made(look))),
+    ("materialized-views", |look| Box::pin(views::filled(look))),
     ("sequences", |look| Box::pin(checks::sequences(look))),
     ("long-transaction", |look| Box::pin(checks::long_transactions(look))),
     ("lag", |look| Box::pin(lag::low(look))),

@@ -1,13 +1,14 @@
 //! The target's schema, around the load: tables before it, keys and indexes after it, constraints once it is consistent.
 //!
 //! In: the source's schema ([`crate::pipeline::dump`]) and the plan. Out: a target that has what the source has, of the
-//! tables that are migrated, in three steps which `run` takes at the right moments:
+//! tables that are migrated, in steps which `run` takes at the right moments:
 //!
 //! | step | makes | if it is interrupted |
 //! |---|---|---|
 //! | [`SchemaWork::create_tables`] | schemas, types, functions, tables, views, sequences | one transaction: all or nothing is there |
 //! | [`SchemaWork::build_keys_and_indexes`] | keys, then indexes, side by side; statistics | what is there is skipped |
 //! | [`SchemaWork::finish_constraints`] | foreign keys, triggers, rules, policies, comments | what is there is skipped |
+//! | [`SchemaWork::fill_views`] | the rows of materialized views | what is filled is skipped |
 //!
 //! Where the role may not set `session_replication_role`, foreign keys, triggers and rules are not made here at all but
 //! written down for the cutover (`late`).
@@ -21,6 +22,7 @@ mod errors;
 mod late;
 mod reshaped;
 mod some;
+mod views;
 mod workers;
 
 use std::collections::{HashMap, HashSet};

@@ -173,14 +173,9 @@ impl Carried {
             let unique = entry.says(&["PRIMARY", "KEY"]) || entry.says(&["UNIQUE"]);
             let on_late_view = names.iter().any(|name| made_after.contains(name));
             match entry.kind.as_str() {
-                "MATERIALIZED VIEW" => {
-                    carried.not_carried.push(format!("rows of {}: REFRESH MATERIALIZED VIEW once live", entry.label()));
-                    if post_data {
-                        made_after.extend(makes(&entry, &names));
-                        carried.after.push(entry);
-                    } else {
-                        carried.before.push(entry);
-                    }
+                "MATERIALIZED VIEW" if post_data => {
+                    made_after.extend(makes(&entry, &names));
+                    carried.after.push(entry);
                 }
                 // The rows of the view are not there before it is refreshed; and it may not be there itself yet.
                 "INDEX" if on_late_view => carried.after.push(entry),

@@ -12,6 +12,7 @@ mod source;
 mod standby;
 mod target;
 mod types;
+mod views;
 
 use std::fmt;
 
@@ -164,6 +165,7 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     late::look(&old, &new, &to.user, plan, &mut report).await?;
     let absent = target::tables(&new, config, plan, &mut report).await?;
     programs(&facts, absent, &mut report).await;
+    views::look(&old, &mut report).await?;
     not_carried::list(&old, given.slot_name(), &mut report).await?;
     Ok(report)
 }

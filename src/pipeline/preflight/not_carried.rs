@@ -52,12 +52,14 @@ fn words(kind: &str, count: i64, names: &[String]) -> Option<String> {
         (_, Some((first @ ("slot" | "role" | "setting"), rest))) => format!("{first}s {rest}"),
         _ => format!("{kind}s"),
     };
-    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
-    let named = match names.len() {
-        0 => String::new(),
-        _ => format!(" ({}{more})", names[..names.len().min(NAMED)].join(", ")),
-    };
+    let named = if names.is_empty() { String::new() } else { format!(" ({})", few(names)) };
     Some(format!("{count} {kinds}{named}"))
+}
+
+/// The first few, and how many more.
+pub(super) fn few(names: &[String]) -> String {
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 #[cfg(test)]

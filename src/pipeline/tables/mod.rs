@@ -300,6 +300,7 @@ impl Worker {
                 for name in &names {
                     state.set_finished(&self.lease, name).await?;
                 }
+                work.fill_views(&self.halt).await?;
                 tracing::info!(tables = %list(names.iter()), "the tables have everything they have at the source");
             }
             Err(error) if is_about_a_table(&error) => {

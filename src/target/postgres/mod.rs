@@ -13,6 +13,7 @@
 //! | `cutover` | the fence's marker |
 //! | `tracking` | keys of changed rows, for the final comparison of a cutover |
 //! | `late` | foreign keys and triggers that may not exist while changes are applied |
+//! | `views` | materialized views, filled after the copy and again once live |
 //!
 //! Nothing may be written to a migrated table but in a transaction that has locked, under the lease's epoch, the
 //! checkpoint (`apply`, `repair`) or the table's row of the state (`load`).
@@ -35,6 +36,7 @@ mod tables;
 mod tracking;
 mod trouble;
 mod truncate;
+pub mod views;
 
 use std::sync::Arc;
 

@@ -198,6 +198,18 @@ CREATE TABLE IF NOT EXISTS cutwater.late (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS late_once ON cutwater.late (migration, kind, tbl_schema, tbl, name, md5(statement));
 
+-- Materialized views that hold rows at the source. place: its turn among those that could be filled, which is an order in
+-- which each finds what it reads; live: its rows were made anew since the target is; error: its last refresh failed.
+CREATE TABLE IF NOT EXISTS cutwater.materialized_view (
+    migration text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
+    nsp       text NOT NULL,
+    name      text NOT NULL,
+    place     int,
+    live      boolean NOT NULL DEFAULT false,
+    error     text,
+    PRIMARY KEY (migration, nsp, name)
+);
+
 CREATE TABLE IF NOT EXISTS cutwater.cutover (
     migration  text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
     nonce      text NOT NULL,
