@@ -122,12 +122,38 @@ async fn added_columns_follow_exactly_under_writes_and_kills() {
     writer.await.unwrap();
     cutwater.run(UNTIL, LONG).await.assert_code(0);
     same(&source, &target, &["public.item", "public.part", "public.\"Full\""]).await;
-    // What rows to come get by themselves is the same too.
-    let default =
-        "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
-                   WHERE adrelid = 'public.item'::regclass AND attname = 'd'";
-    assert_eq!(target.value::<String>(default).await, "'later'::text");
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+}
+
+/// What rows to come would get, and what would be refused, is in no stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_or_not_null_that_changed_keeps_the_cutover_shut_until_the_target_has_it_too() {
+    let (source, target, cutwater) = items().await;
+    source.execute("ALTER TABLE public.item ADD COLUMN k int DEFAULT 1").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let refused = async || cutwater.run(&["cutover", "--dry-run"], MINUTE).await.assert_code(3).stdout;
+    let before = refused().await;
+    assert!(!before.contains("\ndefaults "), "{before}");
+    source
+        .execute(
+            "ALTER TABLE public.item ALTER COLUMN v SET DEFAULT 'it''s', ALTER COLUMN v SET NOT NULL,
+                                     ALTER COLUMN k DROP DEFAULT",
+        )
+        .await;
+    let shut = refused().await;
+    for part in ["public.item.v DEFAULT 'it''s'", "(target: none)", "public.item.v NOT NULL", "public.item.k without"] {
+        assert!(shut.contains(part), "{part:?} is missing in:\n{shut}");
+    }
+    let gate = &shut[shut.find("\ndefaults ").unwrap()..];
+    let (_, statements) = gate.split_once("fix: on the target").unwrap();
+    target.execute(statements.lines().next().unwrap()).await;
+    let after = refused().await;
+    assert!(!after.contains("\ndefaults "), "{after}");
+    // What the application would get is now the same.
+    let definition = "SELECT string_agg(concat_ws(' ', attname, attnotnull, pg_get_expr(adbin, adrelid)), ', ' ORDER BY attnum)
+                        FROM pg_attribute LEFT JOIN pg_attrdef ON attrelid = adrelid AND attnum = adnum
+                       WHERE attrelid = 'public.item'::regclass AND attnum > 0 AND NOT attisdropped";
+    assert_eq!(source.value::<String>(definition).await, target.value::<String>(definition).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,7 +259,7 @@ pub(super) async fn long_transactions(look: &Look<'_>) -> Result<Verdict> {
 }
 
 /// Schemas and names side by side, as the statements take them.
-fn names<'a>(tables: impl Iterator<Item = (&'a str, &'a str)>) -> (Vec<&'a str>, Vec<&'a str>) {
+pub(super) fn names<'a>(tables: impl Iterator<Item = (&'a str, &'a str)>) -> (Vec<&'a str>, Vec<&'a str>) {
     tables.unzip()
 }
 
@@ -275,7 +275,7 @@ async fn texts(client: &Client, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Re
 }
 
 /// One line that names the first few.
-fn few(names: &[String], what: &str) -> Vec<String> {
+pub(super) fn few(names: &[String], what: &str) -> Vec<String> {
     if names.is_empty() {
         return Vec::new();
     }

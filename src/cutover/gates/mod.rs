@@ -4,6 +4,7 @@
 //! is changed. A closed gate is the normal answer, not an error; an end that cannot be asked is.
 
 mod checks;
+mod definitions;
 mod lag;
 mod late;
 mod objects;
@@ -144,6 +145,7 @@ const GATES: &[(&str, Check)] = &[
     ("statistics", |look| Box::pin(checks::statistics(look))),
     ("indexes", |look| Box::pin(checks::indexes(look))),
     ("columns", |look| Box::pin(checks::columns(look))),
+    ("defaults", |look| Box::pin(definitions::alike(look))),
     ("constraints", |look| Box::pin(checks::constraints(look))),
     ("objects", |look| Box::pin(objects::complete(look))),
     ("late-constraints", |look| Box::pin(late::can_be_made(look))),
