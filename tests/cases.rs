@@ -4,9 +4,10 @@
 mod support;
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{Cutwater, Database, assert_equal, pair, wait_for};
+use cutwater::cli::demo::server::SUPERUSER;
+use support::{Cutwater, Database, Proxy, assert_equal, pair, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -199,7 +200,8 @@ async fn text_is_converted_from_the_sources_encoding_or_refused() {
     ascii
         .execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'plain'), (2, 'utf-8: ü')")
         .await;
-    let cutwater = Cutwater::new(&ascii.url(), &target.url());
+    let proxy = Proxy::start(ascii.server.port()).await;
+    let cutwater = Cutwater::new(&proxy.url(SUPERUSER, &ascii.name), &target.url());
     catch_up(&cutwater).await;
     assert_same(&ascii, &target).await;
     ascii.execute("INSERT INTO t VALUES (3, convert_from('\\xff41', 'SQL_ASCII'))").await;
@@ -207,6 +209,12 @@ async fn text_is_converted_from_the_sources_encoding_or_refused() {
     let said = &refused.stderr;
     assert!(said.contains("invalid byte sequence for encoding \"UTF8\": 0xff"), "{said}");
     assert!(said.contains("no text in the encoding"), "{said}");
+    // … also where the refusal comes in one piece with the answer that begins the stream.
+    proxy.gather(Duration::from_millis(30));
+    let begun = Instant::now();
+    let refused = cutwater.run(&["run", "--until", "caught-up"], 3 * MINUTE).await.assert_code(1);
+    assert!(refused.stderr.contains("invalid byte sequence"), "{}", refused.stderr);
+    assert!(begun.elapsed() < MINUTE, "it was found only when nothing had been heard for a minute");
     let (_, elsewhere) = pair().await;
     let other = Cutwater::with_config(&format!(
         "[migration]\nname = \"other\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n",

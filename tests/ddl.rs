@@ -150,7 +150,8 @@ async fn a_default_or_not_null_that_changed_keeps_the_cutover_shut_until_the_tar
     let after = refused().await;
     assert!(!after.contains("\ndefaults "), "{after}");
     // What the application would get is now the same.
-    let definition = "SELECT string_agg(concat_ws(' ', attname, attnotnull, pg_get_expr(adbin, adrelid)), ', ' ORDER BY attnum)
+    let definition =
+        "SELECT string_agg(concat_ws(' ', attname, attnotnull, pg_get_expr(adbin, adrelid)), ', ' ORDER BY attnum)
                         FROM pg_attribute LEFT JOIN pg_attrdef ON attrelid = adrelid AND attnum = adnum
                        WHERE attrelid = 'public.item'::regclass AND attnum > 0 AND NOT attisdropped";
     assert_eq!(source.value::<String>(definition).await, target.value::<String>(definition).await);

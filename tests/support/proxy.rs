@@ -54,6 +54,8 @@ struct Shared {
     to_server: AtomicI64,
     /// Bytes a second and direction; 0: no limit.
     rate: AtomicU64,
+    /// Milliseconds for which what a server sends is gathered before it passes; 0: not at all.
+    gather: AtomicU64,
     trap: Mutex<Option<Trap>>,
     /// Traps that have snapped.
     sprung: AtomicUsize,
@@ -116,11 +118,17 @@ impl Proxy {
         self.shared.rate.store(bytes_per_second, Ordering::SeqCst);
     }
 
+    /// What a server sends within a moment arrives in one piece, until [`Proxy::resume`].
+    pub fn gather(&self, moment: Duration) {
+        self.shared.gather.store(u64::try_from(moment.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// Lets everything flow again.
     pub fn resume(&self) {
         self.shared.from_server.store(-1, Ordering::SeqCst);
         self.shared.to_server.store(-1, Ordering::SeqCst);
         self.shared.rate.store(0, Ordering::SeqCst);
+        self.shared.gather.store(0, Ordering::SeqCst);
         *self.shared.trap.lock().unwrap() = None;
         self.state.send_modify(|state| state.mode = Mode::Open);
     }
@@ -207,6 +215,10 @@ impl Way {
         loop {
             let rate = self.shared.rate.load(Ordering::SeqCst);
             let room = if rate == 0 { buffer.len() } else { (rate as usize / 20).clamp(1, buffer.len()) };
+            let gather = self.shared.gather.load(Ordering::SeqCst);
+            if gather > 0 && !self.to_server && from.readable().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(gather)).await;
+            }
             let Ok(read @ 1..) = from.read(&mut buffer[..room]).await else { return };
             if rate > 0 {
                 tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await;

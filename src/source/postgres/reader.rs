@@ -141,7 +141,11 @@ impl Reader {
     async fn read_on(&mut self) -> Stop {
         let mut window = Instant::now();
         let (mut window_bytes, mut busy) = (0, false);
-        let mut missing = 0;
+        // Something may have come together with the answer that began the stream, and be all that ever comes: an error.
+        let mut missing = match self.deliver_all().await {
+            Ok(missing) => missing,
+            Err(stop) => return stop,
+        };
         loop {
             if busy {
                 // The whole thread: nothing else runs on it (see `stream`), and a timer of the runtime would be served
