@@ -37,7 +37,17 @@ async fn session(database: &Database) -> Client {
 }
 
 async fn arm(client: &Client, nonce: &str, hold: Duration, budget: Duration) -> cutwater::error::Result<Armed> {
-    let tables = [TableName::new("public", "plain"), TableName::new("public", "parts")];
+    arm_on(client, &["plain", "parts"], nonce, hold, budget).await
+}
+
+async fn arm_on(
+    client: &Client,
+    tables: &[&str],
+    nonce: &str,
+    hold: Duration,
+    budget: Duration,
+) -> cutwater::error::Result<Armed> {
+    let tables: Vec<TableName> = tables.iter().map(|table| TableName::new("public", *table)).collect();
     let patterns = Patterns::default();
     let request = Request {
         migration: "shop",
@@ -229,6 +239,69 @@ async fn crossing_writers_always_commit() {
     }
     fencing.await.unwrap();
     assert!(committed > 0);
+}
+
+/// The fence has the first table and waits for the second and the third together no longer than the server waits before
+/// it looks for deadlocks: whoever waits for the first, and has the third, is never the one that is killed (TRAPS 20).
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_tables_a_fence_waits_for_one_after_the_other_it_gives_way_in_time() {
+    let source = source().await;
+    source.execute("CREATE TABLE last (id int PRIMARY KEY, v text); INSERT INTO last VALUES (1, 'one')").await;
+    let name = &source.name;
+    source.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '3s'")).await;
+    let begin = |table: &'static str| {
+        let source = &source;
+        async move {
+            let client = source.connect().await;
+            (client, format!("BEGIN; UPDATE {table} SET v = 'w'"))
+        }
+    };
+    let (second, hold_second) = begin("parts_1").await;
+    let (third, hold_third) = begin("last").await;
+    let waits = async |relation: &str, mode: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{relation}'::regclass AND mode = '{mode}'
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        source.value::<i64>(&sql).await > 0
+    };
+    let mut tried = false;
+    for round in 0..20 {
+        // Older transactions are waited for without any lock: both are begun just before the fence.
+        let client = session(&source).await;
+        second.batch_execute(&hold_second).await.unwrap();
+        third.batch_execute(&hold_third).await.unwrap();
+        let fencing = tokio::spawn(async move {
+            let nonce = format!("n{round}");
+            let tables = ["plain", "parts", "last"];
+            let armed = arm_on(&client, &tables, &nonce, LONG, Duration::from_secs(8)).await;
+            if armed.is_ok() {
+                fence::disarm(&client, "shop", &nonce).await.unwrap();
+            }
+        });
+        let began = Instant::now();
+        while !fencing.is_finished() && !waits("parts_1", "ShareRowExclusiveLock").await {}
+        if fencing.is_finished() || began.elapsed() > Duration::from_millis(500) {
+            second.batch_execute("ROLLBACK").await.unwrap();
+            third.batch_execute("ROLLBACK").await.unwrap();
+            fencing.await.unwrap();
+            continue;
+        }
+        tried = true;
+        let crossing = async {
+            third.batch_execute("UPDATE plain SET v = 'w'").await?;
+            third.batch_execute("COMMIT").await
+        };
+        let letting_go = async {
+            tokio::time::sleep(Duration::from_millis(1600)).await;
+            second.batch_execute("COMMIT").await.unwrap();
+        };
+        let (crossed, ()) = tokio::join!(crossing, letting_go);
+        crossed.unwrap_or_else(|error| panic!("a victim: {error:?}"));
+        fencing.await.unwrap();
+        break;
+    }
+    assert!(tried, "the fence was never seen to wait for the second table");
 }
 
 #[tokio::test(flavor = "multi_thread")]

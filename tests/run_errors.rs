@@ -308,3 +308,22 @@ async fn a_slot_of_our_name_that_another_migration_made_is_left_alone() {
     cutwater.run(UNTIL, MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &first.url(), &["public.item"]).await;
 }
+
+/// TRAPS 2: a position of one server means nothing on another, on another timeline of it, or in another database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_another_server_timeline_or_database_than_before_is_refused() {
+    let (source, target, cutwater) = items().await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    source.execute("INSERT INTO public.item VALUES (1000, 'waits')").await;
+    let stored: String = target.value("SELECT source::text FROM cutwater.migration").await;
+    for (field, other) in [("system_id", "\"7\""), ("timeline", "7"), ("database", "\"other\"")] {
+        let changed = format!("UPDATE cutwater.migration SET source = jsonb_set(source, '{{{field}}}', '{other}')");
+        target.execute(&changed).await;
+        let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+        assert_says(&finished, &["not the server this migration began on", "fix: ", "cutwater teardown"]);
+        assert_eq!(count(&target, "public.item").await, 100, "{field}: something was applied");
+        target.execute(&format!("UPDATE cutwater.migration SET source = '{stored}'")).await;
+    }
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item"]).await;
+}

@@ -207,6 +207,28 @@ async fn a_trigger_that_would_fire_twice_is_refused_before_anything_is_made() {
     assert!(error.message().contains("trigger app.customers touch is ENABLE ALWAYS"), "{error}");
     let tables: i64 = target.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'app'").await;
     assert_eq!(tables, 0);
+    // One that the target alone has, made by hand; on a partition as well.
+    target.execute(SHOP).await;
+    target
+        .execute(
+            "CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER ours BEFORE INSERT ON app.customers FOR EACH ROW EXECUTE FUNCTION count_it();
+             CREATE TRIGGER theirs BEFORE INSERT ON app.events_1 FOR EACH ROW EXECUTE FUNCTION count_it()",
+        )
+        .await;
+    source.execute("ALTER TABLE app.customers ENABLE TRIGGER touch").await;
+    for (table, when, trigger) in [
+        ("app.customers", "ALWAYS", "ours"),
+        ("app.customers", "REPLICA", "ours"),
+        ("app.events_1", "ALWAYS", "theirs"),
+    ] {
+        target.execute(&format!("ALTER TABLE {table} ENABLE {when} TRIGGER {trigger}")).await;
+        let error = work.create_tables(&CancellationToken::new()).await.expect_err("it must be refused");
+        assert_eq!(error.kind(), Kind::Schema);
+        assert!(error.message().contains(&format!("trigger {trigger} on {table} at the target")), "{error}");
+        assert!(error.suggestion().unwrap().contains(&format!("ALTER TABLE {table} DISABLE TRIGGER")), "{error}");
+        target.execute(&format!("ALTER TABLE {table} ENABLE TRIGGER {trigger}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,14 +47,24 @@ impl Fixture {
 
 /// Events until as many commits with rows, truncates or messages have come.
 async fn transactions(stream: &mut PgStream, count: usize) -> Vec<Vec<ChangeEvent>> {
+    let mut transactions = transactions_with_begin(stream, count).await;
+    transactions.iter_mut().for_each(|events| drop(events.remove(0)));
+    transactions
+}
+
+/// As [`transactions`], each with its Begin before it.
+async fn transactions_with_begin(stream: &mut PgStream, count: usize) -> Vec<Vec<ChangeEvent>> {
     let collect = async {
         let (mut done, mut open) = (Vec::new(), Vec::new());
         while done.len() < count {
             let StreamItem::Events(chunk) = stream.next().await.unwrap() else { continue };
             for event in chunk.events {
                 match event {
-                    ChangeEvent::Begin(_) => assert!(open.is_empty()),
-                    ChangeEvent::Commit(_) if open.is_empty() => {}
+                    ChangeEvent::Begin(_) => {
+                        assert!(open.is_empty());
+                        open.push(event);
+                    }
+                    ChangeEvent::Commit(_) if open.len() == 1 => open.clear(),
                     ChangeEvent::Commit(_) => done.push(std::mem::take(&mut open)),
                     event => open.push(event),
                 }
@@ -386,6 +396,66 @@ async fn stream_after_snapshot_has_no_gap_and_no_overlap() {
     assert_eq!(seen, (1..=2000).collect::<Vec<_>>());
 }
 
+/// TRAPS 6: it is in the log, and no snapshot sees it before the standby has answered. A snapshot that came with the log's
+/// end as its position would be without it, and the stream from there on too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_standby_is_in_a_later_snapshot_or_behind_its_position() {
+    let server = support::postgres().await;
+    let execute = async |sql: &str| server.execute("postgres", sql).await.unwrap();
+    execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)").await;
+    let fixture = fixture(&server.url("postgres", "postgres"), "standby").await;
+    let mut stream = fixture.stream().await;
+    execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    execute("SELECT pg_reload_conf()").await;
+    let waits = server.connect("postgres").await.unwrap();
+    wait_for("the setting", PATIENCE, async || {
+        let shown = waits.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
+        shown.get::<_, &str>(0) == "nobody"
+    })
+    .await;
+    let commit = tokio::spawn(async move { waits.batch_execute("INSERT INTO t VALUES (11)").await });
+    let seen = async |sql: &str| {
+        let client = server.connect("postgres").await.unwrap();
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    wait_for("the commit to wait", PATIENCE, async || seen(waiting).await).await;
+    let source = fixture.source.clone();
+    let mut taking = tokio::spawn(async move { source.temporary_snapshot().await.map(Arc::new) });
+    // Either it waits for that transaction's end, or it is there at once: both may be right.
+    let made = "SELECT count(*) FROM pg_replication_slots WHERE temporary";
+    wait_for("the snapshot to be asked for", PATIENCE, async || taking.is_finished() || seen(made).await).await;
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut taking).await;
+    let copied =
+        async |snapshot: &_| ids(&copy_all(snapshot, &fixture.tables[0], 1_000_000, CopyFormat::PgText).await.1);
+    let (mut early_ids, mut snapshot) = (None, None);
+    if let Ok(taken) = early {
+        let taken = taken.unwrap().unwrap();
+        early_ids = Some(copied(&*taken).await);
+        snapshot = Some(taken);
+    }
+    execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    execute("SELECT pg_reload_conf()").await;
+    within("the commit", PATIENCE, commit).await.unwrap().unwrap();
+    let snapshot = match snapshot {
+        Some(snapshot) => snapshot,
+        None => within("the snapshot", PATIENCE, taking).await.unwrap().unwrap(),
+    };
+    let mut got = match early_ids {
+        Some(ids) => ids,
+        None => copied(&*snapshot).await,
+    };
+    for transaction in transactions_with_begin(&mut stream, 1).await {
+        let (begin, row) = (&transaction[0], rows(&transaction)[0]);
+        let ChangeEvent::Begin(begin) = begin else { panic!("{begin:?}") };
+        if begin.commit_start >= *snapshot.position() {
+            got.push(text(row.new.as_ref().unwrap())[0].parse().unwrap());
+        }
+    }
+    got.sort_unstable();
+    assert_eq!(got, (1..=11).collect::<Vec<_>>(), "once, and not in neither");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_whose_updates_would_fail_is_refused_with_the_statement() {
     let (db, _) = support::pair().await;
@@ -440,23 +510,26 @@ async fn the_catalogue_knows_keys_and_types() {
          CREATE TABLE full_unique (a int NOT NULL UNIQUE, b int UNIQUE); ALTER TABLE full_unique REPLICA IDENTITY FULL;
          CREATE TABLE full_partial (a int NOT NULL); CREATE UNIQUE INDEX ON full_partial (a) WHERE a > 0;
          ALTER TABLE full_partial REPLICA IDENTITY FULL;
+         CREATE TABLE full_others (a int UNIQUE, b int NOT NULL, c text NOT NULL, d int NOT NULL UNIQUE DEFERRABLE);
+         CREATE INDEX ON full_others (b); CREATE UNIQUE INDEX ON full_others (lower(c));
+         ALTER TABLE full_others REPLICA IDENTITY FULL;
          CREATE UNLOGGED TABLE unlogged (a int)",
     )
     .await;
     let source = PgSource::new(info(&db.url()), "catalog");
     let tables = source.tables(&Patterns::default()).await.unwrap();
     let names: Vec<_> = tables.iter().map(|table| table.name.table.as_str()).collect();
-    assert_eq!(names, ["by_index", "deferrable_key", "full_partial", "full_unique", "types"]);
+    assert_eq!(names, ["by_index", "deferrable_key", "full_others", "full_partial", "full_unique", "types"]);
     let key = |index: usize| tables[index].key.as_ref().map(|key| key.columns.clone());
-    assert_eq!((key(0), key(1), key(2), key(3)), (Some(vec![0, 1]), None, None, Some(vec![0])));
-    let portable = |name: &str| tables[4].column(name).unwrap().ty.portable_binary;
+    assert_eq!([key(0), key(1), key(2), key(3), key(4)], [Some(vec![0, 1]), None, None, None, Some(vec![0])]);
+    let portable = |name: &str| tables[5].column(name).unwrap().ty.portable_binary;
     for name in ["id", "m", "d", "r", "i", "j", "jb", "v", "pt"] {
         assert!(portable(name), "{name} is portable");
     }
     for name in ["ms", "p", "rc"] {
         assert!(!portable(name), "{name} is not portable");
     }
-    let equal = |name: &str| tables[4].column(name).unwrap().ty.has_equality;
+    let equal = |name: &str| tables[5].column(name).unwrap().ty.has_equality;
     for name in ["id", "m", "ms", "d", "r", "i", "jb", "v"] {
         assert!(equal(name), "{name} has equality");
     }

@@ -272,3 +272,46 @@ async fn an_estimate_is_of_the_right_order_and_leaves_nothing_behind() {
     let screen = cutwater.run(&["check", "--estimate"], MINUTE).await;
     assert!(screen.stdout.contains("rolled back at the target. Nothing was changed."), "{}", screen.stdout);
 }
+
+/// A process that stands still until this is dropped.
+struct Frozen(rustix::process::Pid);
+
+impl Frozen {
+    fn new(pid: i32) -> Frozen {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Frozen(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+/// TRAPS 25: nothing is pending at our end, both ends answer, and yet the target falls behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_reader_cut_off_from_the_log_the_lag_grows_although_both_ends_answer() {
+    let (source, target) = items(50).await;
+    let listen = listen();
+    let cutwater = Cutwater::new(&source.url(), &target.url()).and(&format!("[telemetry]\nlisten = \"{listen}\""));
+    let run = cutwater.start(&["run"]);
+    cutwater.wait_for_status(|facts| facts["phase"] == "streaming" && facts["lag_seconds"].as_f64() < Some(1.0)).await;
+    source.execute("UPDATE public.item SET v = 'heard of' WHERE id = 1").await;
+    let heard = "SELECT count(*) FROM public.item WHERE v = 'heard of'";
+    wait_for("the stream", MINUTE, async || target.value::<i64>(heard).await == 1).await;
+    let walsender = "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()";
+    let frozen = Frozen::new(source.value(walsender).await);
+    source.execute("UPDATE public.item SET v = 'not heard of' WHERE id = 1").await;
+    let metric = async || Scrape::of(listen).await.value("cutwater_lag_seconds", &[]);
+    wait_for("the run's own lag to grow", MINUTE, async || metric().await > Some(4.0)).await;
+    let facts = cutwater.wait_for_status(|facts| facts["lag_seconds"].as_f64() > Some(4.0)).await;
+    assert!(facts["source_away_since"].is_null() && facts["source"]["unreachable"].is_null(), "{facts:#}");
+    drop(frozen);
+    wait_for("it to fall", MINUTE, async || metric().await < Some(1.0)).await;
+    let arrived: i64 = target.value("SELECT count(*) FROM public.item WHERE v = 'not heard of'").await;
+    assert_eq!(arrived, 1, "no lag, and the row is not there");
+    run.sigint();
+    run.wait(MINUTE).await.assert_code(0);
+}

@@ -365,3 +365,64 @@ async fn an_edited_list_is_compared_with_the_migration_and_a_dead_run_is_waited_
     let rows = edited.run(&["tables", "--json"], MINUTE).await.json();
     assert_eq!(rows["tables"].as_array().unwrap().len(), 3, "{rows}");
 }
+
+/// The COMMIT of a hand-over is under way when its connection breaks: what becomes of it is known before the stream goes
+/// on, or the stream would go on without a table that counts as its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_over_whose_answer_is_lost_is_decided_before_the_stream_goes_on() {
+    let (source, target) = pair().await;
+    source
+        .execute(
+            "CREATE TABLE public.a (id int PRIMARY KEY, v text); CREATE TABLE public.b (id int PRIMARY KEY, v text)",
+        )
+        .await;
+    let proxy = support::Proxy::start(target.server.port()).await;
+    let cutwater = Cutwater::new(&source.url(), &proxy.url(cutwater::cli::demo::server::SUPERUSER, &target.name));
+    let mut run = streaming(&cutwater).await;
+    // It waits in its statement, so that the proxy can be told whose COMMIT is meant, and then in that COMMIT.
+    target
+        .execute(
+            "CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_advisory_xact_lock_shared(TG_ARGV[0]::int); RETURN NEW; END';
+             CREATE TRIGGER in_the_statement BEFORE UPDATE ON cutwater.table_state FOR EACH ROW
+                 WHEN (OLD.stage = 'catching-up' AND NEW.stage = 'copied') EXECUTE FUNCTION public.hold_up(1);
+             CREATE CONSTRAINT TRIGGER in_the_commit AFTER UPDATE ON cutwater.table_state
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+                 WHEN (OLD.stage = 'catching-up' AND NEW.stage = 'copied') EXECUTE FUNCTION public.hold_up(2)",
+        )
+        .await;
+    let (first, second) = (target.connect().await, target.connect().await);
+    first.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    second.batch_execute("SELECT pg_advisory_lock(2)").await.unwrap();
+    let waits = async |what: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+              WHERE NOT l.granted AND a.datname = current_database() AND {what}"
+        );
+        target.value::<i64>(&sql).await > 0
+    };
+    cutwater.run(&["tables", "resync", "public.b"], MINUTE).await.assert_code(0);
+    wait_for("the hand-over", MINUTE, async || waits("l.locktype = 'advisory' AND l.objid = 1").await).await;
+    proxy.cut_behind(b"COMMIT");
+    first.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    wait_for("its COMMIT", MINUTE, async || {
+        waits("l.locktype = 'advisory' AND l.objid = 2").await && proxy.sprung() == 1
+    })
+    .await;
+    // The stream wants to go on. With the hand-over undecided it must not.
+    source.execute("INSERT INTO public.a VALUES (1, 'beside'); INSERT INTO public.b VALUES (1, 'after')").await;
+    let went_on = async || target.value::<i64>("SELECT count(*) FROM public.a").await > 0;
+    wait_for("the stream to begin again", MINUTE, async || {
+        went_on().await || waits("a.query LIKE '%cutwater.checkpoint%FOR UPDATE%'").await
+    })
+    .await;
+    assert!(!went_on().await, "the stream went on beside an undecided hand-over");
+    second.batch_execute("SELECT pg_advisory_unlock(2)").await.unwrap();
+    wait_for("the row of the table that was handed over", MINUTE, async || {
+        assert!(run.is_running(), "{}", run.stderr());
+        target.value::<i64>("SELECT count(*) FROM public.b").await == 1
+    })
+    .await;
+    finish(&cutwater, run).await;
+    assert_equal(&source.url(), &target.url(), &["public.a", "public.b"]).await;
+}

@@ -35,8 +35,27 @@ fn at(lsn: u64) -> Position {
 impl Fixture {
     async fn new(ddl: &str) -> Fixture {
         let (_, database) = support::pair().await;
+        let url = database.url();
+        Fixture::of(database, &url, ddl).await
+    }
+
+    /// By a role that may not switch constraints and triggers off for its sessions.
+    async fn of_a_plain_role(ddl: &str) -> Fixture {
+        let (_, database) = support::pair().await;
+        let role = format!("plain_{}", database.name);
+        database
+            .execute(&format!(
+                "CREATE ROLE {role} LOGIN; ALTER DATABASE {} OWNER TO {role}; ALTER SCHEMA public OWNER TO {role}",
+                database.name
+            ))
+            .await;
+        let url = database.server.url(&role, &database.name);
+        Fixture::of(database, &url, &format!("SET ROLE {role}; {ddl}")).await
+    }
+
+    async fn of(database: Database, url: &str, ddl: &str) -> Fixture {
         database.execute(ddl).await;
-        let info = ConnInfo::parse(&Url::new(database.url())).unwrap();
+        let info = ConnInfo::parse(&Url::new(url)).unwrap();
         // Origins belong to the whole server: each test is a migration of its own.
         let target = PgTarget::new(info, &database.name);
         target.state().install().await.unwrap();
@@ -306,6 +325,42 @@ async fn a_swap_under_a_deferrable_constraint_succeeds() {
     let changes = vec![update(&t, seat("1", "2", Some("x"))), update(&t, seat("2", "1", UNSENT))];
     f.apply(&mut applier, changes).await.unwrap();
     assert_eq!(f.rows("seats").await, ["(1,2,x)", "(2,1,)"]);
+}
+
+/// TRAPS 13. A session in the replica role does not look at deferrable constraints; one of a plain role does.
+#[tokio::test]
+async fn values_that_cross_under_a_deferrable_constraint_pass_for_a_plain_role_too() {
+    let f = Fixture::of_a_plain_role(
+        "CREATE TABLE seats (id int PRIMARY KEY, seat int UNIQUE DEFERRABLE, note text);
+         CREATE TABLE turns (id int PRIMARY KEY DEFERRABLE, note text)",
+    )
+    .await;
+    let mut applier = f.applier().await;
+    let t = table("seats", &[("id", "int4"), ("seat", "int4"), ("note", "text")], Some(&[0]));
+    let seat = |id: &str, seat: &str, note| text(&[Some(id), Some(seat), note]);
+    f.apply(&mut applier, (1..=3).map(|id| insert(&t, seat(&id.to_string(), &id.to_string(), None))).collect())
+        .await
+        .unwrap();
+    // UPDATE seats SET seat = seat + 1: no order of them passes row by row, and other columns make it several sets.
+    let changes = vec![
+        update(&t, seat("1", "2", Some("x"))),
+        update(&t, seat("2", "3", UNSENT)),
+        update(&t, seat("3", "1", Some("y"))),
+    ];
+    let applied = f.apply(&mut applier, changes).await.unwrap();
+    assert!(applied.replayed);
+    assert_eq!(f.rows("seats").await, ["(1,2,x)", "(2,3,)", "(3,1,y)"]);
+    // A key that is deferrable at the source is no key in the stream: whole rows, one by one.
+    let turns = table("turns", &[("id", "int4"), ("note", "text")], None);
+    let turn = |id: &str, note: &str| text(&[Some(id), Some(note)]);
+    f.apply(&mut applier, vec![insert(&turns, turn("1", "a")), insert(&turns, turn("2", "b"))]).await.unwrap();
+    let changes = vec![rekey(&turns, turn("1", "a"), turn("2", "a")), rekey(&turns, turn("2", "b"), turn("1", "b"))];
+    f.apply(&mut applier, changes).await.unwrap();
+    assert_eq!(f.rows("turns").await, ["(1,b)", "(2,a)"]);
+    // And what does not fit in the end is found, and named.
+    let error = f.apply(&mut applier, vec![update(&t, seat("1", "3", Some("x")))]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::BadRow);
+    assert!(error.message().contains("public.seats"), "{error}");
 }
 
 #[tokio::test]

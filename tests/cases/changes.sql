@@ -24,6 +24,7 @@ INSERT INTO s.part SELECT i, 'a', date '2024-01-01' + i, 'new' FROM generate_ser
 INSERT INTO s.part_b VALUES ('direct', 'b', '2025-01-01', 3000); UPDATE s.part_b SET v = 'direct too' WHERE id = 3000;
 
 UPDATE s.generated SET a = a + 1 WHERE id < 4; INSERT INTO s.generated (id, a, b) VALUES (99, NULL, 'x'); DELETE FROM s.generated WHERE id = 5;
+UPDATE s.swapped SET id = 3 - id WHERE id < 3; UPDATE s.swapped SET id = id + 1 WHERE id > 5; DELETE FROM s.swapped WHERE id = 4;
 UPDATE s.always SET v = 'changed' WHERE id = 1; DELETE FROM s.always WHERE id = 2; INSERT INTO s.always (v) VALUES ('next'); INSERT INTO s.always OVERRIDING SYSTEM VALUE VALUES (500, 'own'); UPDATE s.always SET id = DEFAULT WHERE id = 3;
 UPDATE s.sometimes SET v = 'changed', id = 1 WHERE id = 100; UPDATE s.sometimes SET w = DEFAULT WHERE id = 107; INSERT INTO s.sometimes (v) SELECT 'n' FROM generate_series(1, 100);
 UPDATE s.dropped SET e = 'e', f = 1 WHERE id = 1; INSERT INTO s.dropped VALUES (11, 'b', 1, 'e', 2); DELETE FROM s.dropped WHERE id = 2; UPDATE s.dropped SET id = 12 WHERE id = 3;

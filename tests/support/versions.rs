@@ -39,7 +39,7 @@ enum Place {
 }
 
 /// The server of this version that the binary's tests share, or `None` after saying that `test` does not run. It can
-/// prepare transactions.
+/// prepare transactions, and keeps little of one in memory.
 pub async fn server_of(version: u32, test: &str) -> Option<Server> {
     static SERVERS: tokio::sync::Mutex<Option<HashMap<u32, Server>>> = tokio::sync::Mutex::const_new(None);
     let mut servers = SERVERS.lock().await;
@@ -50,7 +50,10 @@ pub async fn server_of(version: u32, test: &str) -> Option<Server> {
     let place = match given_url(version) {
         Some(url) => Place::Given(url),
         None => {
-            let options = ServerOptions::new().setting("max_prepared_transactions", "20");
+            // What a server sends of a transaction before its end, if it is let, begins past this much of it.
+            let options = ServerOptions::new()
+                .setting("max_prepared_transactions", "20")
+                .setting("logical_decoding_work_mem", "64kB");
             Place::Own(Arc::new(postgres_of(version, options, test).await?))
         }
     };
