@@ -127,7 +127,7 @@ async fn added_columns_follow_exactly_under_writes_and_kills() {
 
 /// What rows to come would get, and what would be refused, is in no stream.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_default_or_not_null_that_changed_keeps_the_cutover_shut_until_the_target_has_it_too() {
+async fn what_changed_and_is_in_no_stream_keeps_the_cutover_shut_until_the_target_has_it_too() {
     let (source, target, cutwater) = items().await;
     source.execute("ALTER TABLE public.item ADD COLUMN k int DEFAULT 1").await;
     cutwater.run(UNTIL, MINUTE).await.assert_code(0);
@@ -149,6 +149,20 @@ async fn a_default_or_not_null_that_changed_keeps_the_cutover_shut_until_the_tar
     target.execute(statements.lines().next().unwrap()).await;
     let after = refused().await;
     assert!(!after.contains("\ndefaults "), "{after}");
+    let alter = "ALTER TABLE public.item ADD CONSTRAINT item_small CHECK (n < 1000) NOT VALID;
+                 CREATE INDEX item_v ON public.item (v); ALTER TYPE public.mood ADD VALUE 'odd'";
+    for statement in alter.split(';') {
+        source.execute(statement).await;
+    }
+    let shut = refused().await;
+    for part in ["check item_small of public.item", "index item_v of public.item", "label 'odd' of public.mood"] {
+        assert!(shut.contains(part), "{part:?} is missing in:\n{shut}");
+    }
+    for statement in alter.split(';') {
+        target.execute(statement).await;
+    }
+    let after = refused().await;
+    assert!(!after.contains("\nobjects "), "{after}");
     // What the application would get is now the same.
     let definition =
         "SELECT string_agg(concat_ws(' ', attname, attnotnull, pg_get_expr(adbin, adrelid)), ', ' ORDER BY attnum)

@@ -1,4 +1,5 @@
-//! Indexes, foreign keys and triggers that the source has and the target has not: what the application would miss.
+//! Indexes, constraints, triggers and labels of enums that the source has and the target has not: what the application
+//! would miss.
 
 use std::collections::HashSet;
 
@@ -38,7 +39,7 @@ pub(super) async fn complete(look: &Look<'_>) -> Result<Verdict> {
         .map(|object| format!("{} {} of {}", object.kind, object.name, object.table))
         .collect();
     if missing.is_empty() {
-        return Ok(Verdict::open(format!("{} indexes, foreign keys and triggers are there", wanted.len())));
+        return Ok(Verdict::open(format!("{} indexes, constraints, triggers and labels are there", wanted.len())));
     }
     let more = if missing.len() > NAMED { format!(" and {} more", missing.len() - NAMED) } else { String::new() };
     let list = missing[..missing.len().min(NAMED)].join(", ");
@@ -52,7 +53,8 @@ async fn objects(client: &Client, tables: &[TableName]) -> Result<Vec<Object>> {
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         tables.iter().map(|name| (name.schema.as_str(), name.table.as_str())).unzip();
     let sql = concat!(include_str!("../../postgres/tree.sql"), include_str!("objects.sql"));
-    let rows = client.query(sql, &[&schemas, &names]).await.context("comparing indexes, foreign keys and triggers")?;
+    let rows =
+        client.query(sql, &[&schemas, &names]).await.context("comparing indexes, constraints, triggers and labels")?;
     Ok(rows
         .iter()
         .map(|row| Object {
