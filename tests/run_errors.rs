@@ -293,6 +293,53 @@ async fn a_publication_without_a_table_is_a_refusal_and_not_a_silent_gap() {
     assert_says(&finished, &["does not exist any more", "fix: ", "cutwater teardown"]);
 }
 
+/// The publication looks as before; what was changed meanwhile never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_altered_for_a_while_is_a_refusal_and_not_a_silent_gap() {
+    let (source, target, cutwater) = items().await;
+    source.execute("CREATE TABLE public.stays (id int PRIMARY KEY)").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    let publication = format!("cutwater_{}", source.name);
+    // VACUUM FREEZE is no alteration.
+    source.execute("VACUUM FREEZE pg_publication").await;
+    source.execute("VACUUM FREEZE pg_publication_rel").await;
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+
+    // While no run is alive: a table leaves and comes back.
+    source.execute(&format!("ALTER PUBLICATION {publication} DROP TABLE public.item")).await;
+    source.execute("INSERT INTO public.item VALUES (1000, 'never sent'); UPDATE public.item SET v = 'x' WHERE id = 1").await;
+    source.execute(&format!("ALTER PUBLICATION {publication} ADD TABLE public.item")).await;
+    source.execute("INSERT INTO public.stays VALUES (1)").await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["public.item was taken out and put in again", "fix: cutwater tables resync public.item"]);
+    assert_eq!(count(&target, "public.stays").await, 0, "nothing is applied past the gap");
+    let refused = cutwater.run(&["cutover", "--dry-run"], MINUTE).await.assert_code(3);
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(said.contains("published") && said.contains("taken out and put in again"), "{said}");
+    // What is missing is brought without another copy.
+    cutwater.run(&["verify", "--repair"], MINUTE).await.assert_code(0);
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item", "public.stays"]).await;
+
+    // Beside a live run: other options for a while.
+    let run = cutwater.start(&["run"]);
+    wait_for("the stream", MINUTE, async || run.stderr().contains("following the source")).await;
+    source.execute(&format!("ALTER PUBLICATION {publication} SET (publish = 'insert')")).await;
+    source.execute("DELETE FROM public.item WHERE id = 2").await;
+    let options = "publish = 'insert, update, delete, truncate'";
+    source.execute(&format!("ALTER PUBLICATION {publication} SET ({options})")).await;
+    let finished = run.wait(MINUTE).await.assert_code(1);
+    assert_says(&finished, &["was altered or made anew while public.item, public.stays were followed"]);
+    cutwater.run(&["tables", "resync", "public.item", "public.stays"], MINUTE).await.assert_code(0);
+    cutwater.run(UNTIL, MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.item", "public.stays"]).await;
+
+    // Published in part.
+    source.execute(&format!("ALTER PUBLICATION {publication} SET (publish = 'insert')")).await;
+    let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
+    assert_says(&finished, &["does not publish all four", "fix: ALTER PUBLICATION"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_of_our_name_that_another_migration_made_is_left_alone() {
     let (source, first, cutwater) = items().await;

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::Job;
 use crate::postgres::ConnInfo;
+use crate::source::postgres::PgSource;
 use crate::target::postgres::State;
 use crate::target::state::{Phase, TableStage};
 use crate::transform::Plan;
@@ -13,7 +14,8 @@ use crate::verify::Ends;
 pub fn ends(config: &Config) -> Result<Ends> {
     let target = ConnInfo::parse(&config.target.url)?;
     let state = State::new(target.clone(), config.migration.name.as_str());
-    Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state })
+    let publication = PgSource::of(config)?.publication_name().to_owned();
+    Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state, publication })
 }
 
 /// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known. The

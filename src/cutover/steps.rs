@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch, views};
 use crate::error::{Context, Error, Kind, Result};
+use crate::pipeline::membership;
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
 use crate::target::state::{CutoverStep, Phase, TableStage};
@@ -256,6 +257,8 @@ impl Steps for Real<'_> {
         if let behind::Reached::No(why) = behind::wait(state, &head).await? {
             return Err(Error::new(Kind::Transient, why).context("reading on behind the fence"));
         }
+        let Parts { ends, plan, .. } = self.parts;
+        membership::unbroken(&ends.state, self.client()?, &ends.publication, plan).await?;
         let attempt = state.cutover().await?.filter(|attempt| attempt.nonce == self.done.nonce);
         not_broken(attempt.and_then(|attempt| attempt.broken))
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::SchemaWork;
 use super::leaves::{self, Watch};
+use super::membership;
 use super::preflight::{self, Verdict};
 use super::progress::Progress;
 use super::shapes::{self, Shapes};
@@ -393,6 +394,7 @@ async fn first_slot(
     }
     vitals.set_phase(state, lease, progress, Phase::Snapshot).await?;
     job.source.prepare(&tables).await?;
+    membership::record(job, lease, &tables).await?;
     let snapshot = job.source.create_slot().await?;
     state.set_slot_position(lease, snapshot.position()).await?;
     vitals.begun_at(snapshot.position());
@@ -484,8 +486,9 @@ impl Following<'_> {
         let binary = job.source.set_binary(snapshot::all_binary(plan, &there));
         let rules = (&job.config.transform[..], job.config.apply.ddl);
         let mut shapes = Shapes::new(&job.source, rules, binary, plan, job.target.state().shapes().await?, there);
-        shapes = shapes.watching(Watch::new(&job.source, job.target.state(), leaves::partitioned(plan)).await?);
+        let partitions = Watch::new(&job.source, job.target.state(), leaves::partitioned(plan)).await?;
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
+        shapes = shapes.watching(partitions, membership::Watch::begin(job, lease, plan).await?);
         tracing::info!(from = %from.get(), "following the source");
         let copied_at = copied_at.into_iter().filter_map(|(name, at)| Some((plan.get(&name)?.source.id, at)));
         let mut copied_at: HashMap<u32, Position> = copied_at.collect();

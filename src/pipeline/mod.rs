@@ -18,6 +18,7 @@
 //! | `tables` | tables that join, leave, or are copied again while the others are followed |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
 //! | `steering`, `ask` | pauses and settings of a live run |
+//! | `membership` | whether the source published every table without a break |
 //! | `leaves` | what is done to partitions as a whole, which the stream does not tell |
 //! | `retained` | the log the source keeps for us, and its limits |
 //! | `vitals`, `progress` | lag, heartbeat, rates: what `status` and the metrics show |
@@ -32,6 +33,7 @@ mod chunks;
 pub mod dump;
 pub mod estimate;
 pub mod leaves;
+pub mod membership;
 pub mod preflight;
 pub mod progress;
 mod retained;
@@ -76,6 +78,8 @@ pub struct Job {
     pub source: PgSource,
     /// Where they go.
     pub target: PgTarget,
+    /// It is followed so that a repair can bring what is missing: that something may be stops nobody.
+    pub mends: bool,
 }
 
 impl Job {
@@ -83,7 +87,7 @@ impl Job {
     pub fn open(config: Config) -> Result<Job> {
         let source = PgSource::of(&config)?;
         let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, &config.migration.name);
-        Ok(Job { source, target, config })
+        Ok(Job { source, target, config, mends: false })
     }
 
     /// The source's tables that match `[source] tables`, through the rules.

@@ -30,6 +30,7 @@ impl Follower {
         tracing::info!("{why}: following the source for as long as this takes");
         let mut job = job.clone();
         job.config.apply.on_error = OnError::DeadLetter;
+        job.mends = true;
         let stop = CancellationToken::new();
         let (halt, progress) = (stop.clone(), std::sync::Arc::default());
         let task = tokio::spawn(async move { pipeline::run(&job, Until::Stopped, halt, progress).await });

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, Kind, Result};
 pub use crate::pipeline::behind;
+use crate::pipeline::membership;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Leaves, TableName};
 use crate::target::postgres::State;
@@ -44,6 +45,8 @@ pub struct Ends {
     pub target: ConnInfo,
     /// The state, in the target.
     pub state: State,
+    /// The publication through which the source is followed.
+    pub publication: String,
 }
 
 /// How to compare.
@@ -200,6 +203,7 @@ pub async fn run_and_repair(
     }
     let aside = ends.state.set_aside().await?;
     let leaves = partitions::now(ends, plan).await?;
+    let published = membership::now(&source, &ends.publication, plan).await?;
     let all = Options { named_rows: usize::MAX, ..options.clone() };
     let (mut report, generation) = compare(ends, plan, &all, progress, shutdown).await?;
     if let Some(why) = report.behind.clone().filter(|_| !report.clean()) {
@@ -210,6 +214,8 @@ pub async fn run_and_repair(
     record(ends, &report, if repaired.complete { 0 } else { repaired.left(&report) }, generation, leaves).await?;
     if repaired.complete && unsettled == 0 {
         ends.state.settle(aside).await?;
+        // Whatever the stream lacked from before this began is there now.
+        ends.state.set_memberships(None, &published).await?;
     }
     for table in &mut report.tables {
         table.rows.truncate(options.named_rows);

@@ -47,7 +47,12 @@ pub async fn parts(source: &Database, target: &Database, rules: &str) -> Parts {
             .await;
     }
     Parts {
-        ends: Ends { source: info(source), target: info(target), state },
+        ends: Ends {
+            source: info(source),
+            target: info(target),
+            publication: format!("cutwater_{}", state.name()),
+            state,
+        },
         plan: Plan::compile(&config.transform, &tables).unwrap(),
         patterns,
         config: CutoverConfig { switch_command: None, ..config.cutover },

@@ -5,6 +5,7 @@ use tokio_postgres::types::ToSql;
 use super::{Look, Verdict};
 use crate::cutover::sequences as sequence_plan;
 use crate::error::{Context, Error, Kind, Result};
+use crate::pipeline::membership;
 use crate::postgres::Client;
 use crate::source::postgres::fence;
 use crate::target::state::{Phase, TableStage, TableState};
@@ -89,6 +90,19 @@ pub(super) async fn paused(look: &Look<'_>) -> Result<Verdict> {
     };
     let by = control.paused_by.as_deref().unwrap_or("somebody");
     Ok(Verdict::closed(format!("paused since {} UTC by {by}", since.strftime("%H:%M:%S")), "cutwater resume"))
+}
+
+/// Every table was published without a break since its copy.
+pub(super) async fn published(look: &Look<'_>) -> Result<Verdict> {
+    match membership::unbroken(&look.parts.ends.state, &look.source, &look.parts.ends.publication, &look.parts.plan)
+        .await
+    {
+        Ok(()) => Ok(Verdict::open("published")),
+        Err(error) if error.kind() == Kind::Schema => {
+            Ok(Verdict::closed(error.message(), error.suggestion().unwrap_or_default()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Every column that was added at the source is at the target.

@@ -137,6 +137,7 @@ const GATES: &[(&str, Check)] = &[
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
     ("paused", |look| Box::pin(checks::paused(look))),
+    ("published", |look| Box::pin(checks::published(look))),
     ("verify", |look| Box::pin(checks::verify(look))),
     ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
     ("divergences", |look| Box::pin(checks::divergences(look))),

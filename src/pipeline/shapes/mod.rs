@@ -23,7 +23,7 @@ use self::decide::{Decision, Seen, tell};
 use crate::change::Position;
 use crate::config::{Ddl, TransformRule};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::leaves::Watch;
+use crate::pipeline::{leaves, membership};
 use crate::schema::{Facts, Patterns, ReplicaIdentity, Shape, ShapeChange, TableName, TableSchema};
 use crate::source::Source;
 use crate::source::postgres::PgSource;
@@ -43,7 +43,8 @@ pub struct Shapes {
     /// The catalogue's tables that differ from what the target follows, and a place in the log after which the stream
     /// shows them so.
     ahead: Option<(Position, Vec<Arc<TableSchema>>)>,
-    partitions: Option<Watch>,
+    partitions: Option<leaves::Watch>,
+    membership: Option<membership::Watch>,
 }
 
 struct Known {
@@ -86,12 +87,13 @@ impl Shapes {
             looked: None,
             ahead: None,
             partitions: None,
+            membership: None,
         }
     }
 
-    /// Looks at the partitions too.
-    pub fn watching(self, partitions: Watch) -> Shapes {
-        Shapes { partitions: Some(partitions), ..self }
+    /// Looks at the partitions too, and whether the tables are still published.
+    pub fn watching(self, partitions: leaves::Watch, membership: membership::Watch) -> Shapes {
+        Shapes { partitions: Some(partitions), membership: Some(membership), ..self }
     }
 
     /// How rows of this description are written from now on. `at` is where in the log it was met.
@@ -229,6 +231,9 @@ impl Shapes {
 
     /// Looks whether the source's catalogue is another than the one the target follows.
     pub async fn look(&mut self) -> Result<()> {
+        if let Some(membership) = &self.membership {
+            membership.look().await?;
+        }
         if let Some(partitions) = &mut self.partitions {
             partitions.look().await?;
         }

@@ -18,7 +18,7 @@ use crate::pipeline::progress::Progress;
 use crate::pipeline::shapes::{self, Shapes};
 use crate::pipeline::steering::Steering;
 use crate::pipeline::stream::{Router, learn};
-use crate::pipeline::{Job, snapshot};
+use crate::pipeline::{Job, membership, snapshot};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{ChangeStream, Snapshot, Source, StreamItem};
 use crate::target::state::Lease;
@@ -53,6 +53,8 @@ impl Side {
         let whole = job.recorded_plan().await?.ok_or_else(|| Error::new(Kind::Fenced, "the migration is gone"))?;
         let mut plan = whole.only(|name| tables.contains(name));
         super::publish(job).await?;
+        let sources: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
+        membership::record(job, lease, &sources).await?;
         let known = state.shapes().await?;
         for table in plan.tables().map(|table| &table.source) {
             if known.get(&table.name).is_some_and(|shape| shape.id != table.id) {

@@ -2,7 +2,7 @@
 //!
 //! | room | what |
 //! |---|---|
-//! | `publication` | what is published, and the marker table |
+//! | `publication`, `membership` | what is published, and the marker table; whether it was so without a break |
 //! | `setup` | slots, and what a refusal means |
 //! | `given` | slot and publication that an administrator made |
 //! | `snapshot` | the existing rows, by COPY on an exported snapshot |
@@ -19,6 +19,7 @@ pub mod fence;
 pub mod given;
 mod heartbeat;
 mod identity;
+pub mod membership;
 pub mod partitions;
 pub mod pgoutput;
 mod publication;

@@ -114,11 +114,10 @@ async fn publication(source: &PgSource, client: &Client, tables: &[Arc<TableSche
                     .fix(format!("DROP PUBLICATION {};  and run again", Ident(name)))
                     .context(doing()));
             }
-            format!(
-                "ALTER PUBLICATION {0} SET (publish = 'insert, update, delete, truncate', \
-                 publish_via_partition_root = true); ALTER PUBLICATION {0} SET TABLE {list}",
-                Ident(name)
-            )
+            // Only what differs: what is written anew has another identity (`membership`).
+            let options = "SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)";
+            let set = format!("ALTER PUBLICATION {} SET TABLE {list}", Ident(name));
+            if row.get("as_wanted") { set } else { format!("ALTER PUBLICATION {} {options}; {set}", Ident(name)) }
         }
     };
     client
@@ -150,7 +149,12 @@ pub(super) async fn check_published(client: &Client, name: &str, tables: &[Arc<T
         .map(AsRef::as_ref)
         .filter(|table| !published.contains(&(table.name.schema.clone(), table.name.table.clone())))
         .collect();
-    let Some(first) = missing.first() else { return Ok(()) };
+    let Some(first) = missing.first() else {
+        // Published, and perhaps not all of it.
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        let objections = given::object_to_publication(client, name, &names).await?;
+        return objections.into_iter().next().map_or(Ok(()), |objection| Err(objection.into()));
+    };
     let exists: bool = client
         .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = $1)", &[&name])
         .await?

@@ -144,6 +144,14 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- By what of the publication it was published when its copy began, see crate::pipeline::membership.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'membership' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.table_state ADD COLUMN membership text;
+    END IF;
+END $$;
+
 -- What `cutwater tables` wants of a table, until a run takes note of it. The last word counts.
 CREATE TABLE IF NOT EXISTS cutwater.table_request (
     migration     text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

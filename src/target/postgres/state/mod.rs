@@ -12,6 +12,7 @@ mod control;
 mod format;
 mod leaves;
 mod letters;
+mod membership;
 mod set;
 mod shapes;
 mod tracking;
