@@ -79,9 +79,6 @@ impl PgApplier {
     /// Connects and reads the checkpoint. [`Kind::Fenced`] if the lease is no longer the current one.
     pub(super) async fn open(info: &ConnInfo, lease: &Lease, worker: i32, config: &ApplyConfig) -> Result<Self> {
         let client = session::open(info, &lease.migration).await.context("opening the applier")?;
-        // One session at a time may have an origin (TRAPS 22): each worker has its own.
-        let suffix = if worker == 0 { String::new() } else { format!(".{worker}") };
-        session::set_origin(&client, &format!("{}{suffix}", lease.migration)).await;
         // FOR UPDATE waits for a predecessor's COMMIT that nobody knows the outcome of.
         let sql = "SELECT epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker = $2 FOR UPDATE";
         let row = client.query_opt(sql, &[&lease.migration, &worker]).await.context("reading the checkpoint")?;
@@ -91,6 +88,12 @@ impl PgApplier {
         if row.get::<_, i64>(0) != lease.epoch {
             return Err(fenced(lease));
         }
+        // One session at a time may have an origin (TRAPS 22): each worker has its own.
+        let suffix = if worker == 0 { String::new() } else { format!(".{worker}") };
+        let ours = info.session_name(&format!("cutwater_{}", lease.migration));
+        session::set_origin(&client, &format!("{}{suffix}", lease.migration), &ours)
+            .await
+            .context("opening the applier")?;
         Ok(PgApplier {
             checkpoint: durable(row.get(1))?,
             move_on: client.prepare(include_str!("move_on.sql")).await.context("opening the applier")?,

@@ -5,7 +5,7 @@
 //! | `state` | schema `cutwater`: what is remembered |
 //! | `load` | the parts of a snapshot, by COPY |
 //! | `apply` | batches as sets of rows, in one transaction with the checkpoint |
-//! | `replay` | the same row by row, when a set does not go through |
+//! | `replay`, `deferred` | the same row by row, when a set does not go through; what a deferred constraint refuses |
 //! | `repair` | rows of the source, written for `verify --repair` |
 //! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
@@ -22,6 +22,7 @@ mod alter;
 mod apply;
 mod catalog;
 mod cutover;
+mod deferred;
 mod encode;
 pub mod late;
 mod load;

@@ -6,12 +6,14 @@
 //!
 //! What is valid at the source must pass (TRAPS 13): constraints are deferred, and a row that meets another one in a
 //! unique index is tried again at the end of its source transaction, together with the later changes of the same key.
+//! What a deferred constraint refuses at that end is found by [`super::deferred`].
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::apply::PgApplier;
+use super::deferred::Puzzle;
 use super::encode::{Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::trouble::{Stopped, is_about_a_row};
@@ -47,8 +49,18 @@ pub(super) struct Replayed {
     pub dead_letters: u64,
 }
 
+/// Where a source transaction, or a part of one, begins.
+struct Begun<'a> {
+    /// Its events, and those after it.
+    events: &'a [ChangeEvent],
+    /// What waited already.
+    postponed: Vec<RowChange>,
+    /// What was done before.
+    done: Replayed,
+}
+
 /// What came of one change.
-enum Tried {
+pub(super) enum Tried {
     Applied,
     /// It found another number of rows than one.
     Missing(u64),
@@ -91,6 +103,7 @@ impl PgApplier {
     ) -> Result<Replayed> {
         let mut done = Replayed::default();
         self.run_sql("ROLLBACK TO SAVEPOINT cutwater_batch; SET CONSTRAINTS ALL DEFERRED").await?;
+        let mut begun = self.begun(events, carried, done).await?;
         let mut rest = events;
         while let Some((event, after)) = rest.split_first() {
             match event {
@@ -107,22 +120,38 @@ impl PgApplier {
                     rest = &rest[length..];
                     continue;
                 }
-                ChangeEvent::Begin(begin) => carried.position = Some(begin.commit_start.clone()),
+                ChangeEvent::Begin(begin) => {
+                    carried.position = Some(begin.commit_start.clone());
+                    begun = self.begun(rest, carried, done).await?;
+                }
                 ChangeEvent::Truncate(truncate) => {
                     let sql = self.truncate_sql(truncate).await?;
                     // What waits for its transaction's end would come back after the table was emptied.
                     carried.postponed.retain(|p| !truncate.tables.iter().any(|t| t.name == p.change.table.name));
                     self.client.batch_execute(&sql).await.with_context(|| format!("{sql} at {}", carried.at()))?;
                 }
-                ChangeEvent::Commit(_) => self.end_of_transaction(tolerate_missing, carried, &mut done).await?,
+                ChangeEvent::Commit(_) => {
+                    let of = &begun.events[..begun.events.len() - rest.len()];
+                    self.end_of_transaction((of, &begun), tolerate_missing, carried, &mut done).await?;
+                    begun = self.begun(after, carried, done).await?;
+                }
                 ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
             }
             rest = after;
         }
         if matches!(end, BatchEnd::Commit { .. }) {
-            self.end_of_transaction(tolerate_missing, carried, &mut done).await?;
+            self.end_of_transaction((begun.events, &begun), tolerate_missing, carried, &mut done).await?;
         }
         Ok(done)
+    }
+
+    /// Where a source transaction, or a part of one, begins: what is needed to take it back alone.
+    async fn begun<'a>(&self, events: &'a [ChangeEvent], carried: &Carried, done: Replayed) -> Result<Begun<'a>> {
+        if self.on_error == OnError::DeadLetter {
+            self.run_sql("SAVEPOINT cutwater_source").await?;
+        }
+        let postponed = carried.postponed.iter().map(|postponed| postponed.change.clone()).collect();
+        Ok(Begun { events, postponed, done })
     }
 
     /// Tries a run of changes at once, and one by one if that fails.
@@ -156,7 +185,7 @@ impl PgApplier {
     }
 
     /// Carries changes out under a savepoint; anything but [`Tried::Applied`] has left nothing behind.
-    async fn attempt(&mut self, changes: &[&RowChange]) -> Result<Tried> {
+    pub(super) async fn attempt(&mut self, changes: &[&RowChange]) -> Result<Tried> {
         let mut pipeline = Pipeline::new(&self.client);
         let sent = async {
             pipeline.text("SAVEPOINT cutwater_row".into()).await.map_err(Stopped::Failure)?;
@@ -188,9 +217,11 @@ impl PgApplier {
         Ok(tried)
     }
 
-    /// Tries what was postponed until nothing moves any more, then checks what is deferred.
+    /// Tries what was postponed until nothing moves any more, then checks what is deferred. `of`: what of the transaction
+    /// is in this batch.
     async fn end_of_transaction(
         &mut self,
+        (of, begun): (&[ChangeEvent], &Begun<'_>),
         tolerate_missing: bool,
         carried: &mut Carried,
         done: &mut Replayed,
@@ -229,6 +260,11 @@ impl PgApplier {
             if !is_about_a_row(&error) {
                 return Err(Error::from(error).context("replaying a batch"));
             }
+            if self.on_error == OnError::DeadLetter
+                && self.without_the_refused(of, begun, tolerate_missing, carried, done).await?
+            {
+                return Ok(());
+            }
             let table = error.as_db_error().and_then(|db| Some(format!("{}.{}", db.schema()?, db.table()?)));
             let error = Error::from(error);
             return Err(Error::new(
@@ -242,11 +278,38 @@ impl PgApplier {
             )
             .fix("drop or correct the deferred constraint at the target; it has no counterpart at the source"));
         }
+        if self.on_error == OnError::DeadLetter {
+            self.run_sql("RELEASE SAVEPOINT cutwater_source").await?;
+        }
         self.run_sql("SET CONSTRAINTS ALL DEFERRED").await
     }
 
+    /// Takes a transaction back that leaves a deferred constraint violated, and applies what of it can stay.
+    async fn without_the_refused(
+        &mut self,
+        of: &[ChangeEvent],
+        begun: &Begun<'_>,
+        tolerate_missing: bool,
+        carried: &Carried,
+        done: &mut Replayed,
+    ) -> Result<bool> {
+        if of.iter().any(|event| matches!(event, ChangeEvent::Truncate(_))) {
+            return Ok(false);
+        }
+        self.run_sql("ROLLBACK TO SAVEPOINT cutwater_source").await?;
+        *done = begun.done;
+        let sent = of.iter().filter_map(|event| match event {
+            ChangeEvent::Row(change) => Some(change),
+            _ => None,
+        });
+        let changes = begun.postponed.iter().chain(sent).collect();
+        let applied = self.put_together(&Puzzle { changes, tolerate_missing, carried }, done).await?;
+        self.run_sql("RELEASE SAVEPOINT cutwater_source").await?;
+        Ok(applied)
+    }
+
     /// Decides about a change that was tried: fine, an error, or a dead letter.
-    async fn judge(
+    pub(super) async fn judge(
         &mut self,
         change: &RowChange,
         tried: Tried,
@@ -289,7 +352,7 @@ impl PgApplier {
         Ok(())
     }
 
-    async fn run_sql(&self, sql: &str) -> Result<()> {
+    pub(super) async fn run_sql(&self, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.context("replaying a batch")
     }
 
@@ -345,7 +408,7 @@ fn missing_label(why: &str) -> Option<String> {
 
 /// Rows that wait for the end of their transaction: what comes later for them has to wait too.
 #[derive(Default)]
-struct Blocked(HashSet<(TableName, Vec<u8>)>);
+pub(super) struct Blocked(HashSet<(TableName, Vec<u8>)>);
 
 impl Blocked {
     fn add(&mut self, change: &RowChange) {
@@ -357,7 +420,7 @@ impl Blocked {
     }
 
     /// The keys before and after. A table without key waits as a whole: its order is all that identifies its rows.
-    fn keys(change: &RowChange) -> impl Iterator<Item = (TableName, Vec<u8>)> {
+    pub(super) fn keys(change: &RowChange) -> impl Iterator<Item = (TableName, Vec<u8>)> {
         let name = &change.table.name;
         [&change.old, &change.new].into_iter().flatten().map(move |row| {
             let mut bytes = Vec::new();
