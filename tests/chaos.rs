@@ -47,7 +47,7 @@ async fn connections_that_break_in_every_way_cost_no_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_lost_without_a_word_are_noticed_and_made_again() {
-    harness::lost_connections::<Postgres, Postgres>().await;
+    tokio::join!(harness::lost_connections::<Postgres, Postgres>(), harness::lost_in_the_copy::<Postgres, Postgres>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

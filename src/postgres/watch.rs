@@ -37,6 +37,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A socket whose owner is told when nothing will ever come over it.
 pub struct Watched {
     socket: Socket,
+    /// Whether its frames are looked at.
+    followed: bool,
     sent: Frames,
     heard: Frames,
     traffic: Arc<Traffic>,
@@ -75,12 +77,22 @@ impl Watched {
         // The first message a client sends has no tag.
         let sent = Frames { header: [0; 5], filled: 1, skip: 0 };
         let heard = Frames { header: [0; 5], filled: 0, skip: 0 };
-        Watched { socket, sent, heard, traffic: Arc::new(traffic) }
+        Watched { socket, followed: true, sent, heard, traffic: Arc::new(traffic) }
+    }
+
+    /// A socket that is used as any other.
+    pub fn not(socket: Socket) -> Watched {
+        Watched { followed: false, ..Watched::new(socket) }
     }
 
     /// A handle by which the watch is begun once the session's process at the server is known.
     pub fn guard(&self) -> Guard {
         Guard(Arc::downgrade(&self.traffic))
+    }
+
+    /// What was read is enough for now: nobody waits for more before the next read.
+    pub fn taken(&self) {
+        self.traffic.reading.store(false, Ordering::Relaxed);
     }
 
     /// What it watches.
@@ -183,7 +195,10 @@ impl Frames {
 
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Watched { socket, heard, traffic, .. } = self.get_mut();
+        let Watched { socket, heard, traffic, followed, .. } = self.get_mut();
+        if !*followed {
+            return Pin::new(socket).poll_read(cx, buf);
+        }
         traffic.lost()?;
         let before = buf.filled().len();
         if Pin::new(socket).poll_read(cx, buf)?.is_pending() {
@@ -205,7 +220,10 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Watched { socket, sent, traffic, .. } = self.get_mut();
+        let Watched { socket, sent, traffic, followed, .. } = self.get_mut();
+        if !*followed {
+            return Pin::new(socket).poll_write(cx, buf);
+        }
         traffic.lost()?;
         let written = Pin::new(socket).poll_write(cx, buf)?;
         let unblocked = traffic.blocked.swap(written.is_pending(), Ordering::Relaxed);

@@ -19,6 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::dial::{STANDING, Socket, Standing, Start, dial};
 use super::error::{ServerError, no_password, unbound};
+use super::watch::Watched;
 use super::{ChannelBinding, ConnInfo};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -58,9 +59,11 @@ const LARGEST: usize = i32::MAX as usize;
 
 /// A connection whose server is ready for a command.
 pub struct Wire {
-    socket: Socket,
+    socket: Watched,
     incoming: BytesMut,
     user: String,
+    /// The session's process at the server.
+    pid: i32,
 }
 
 /// A row of a simple query's answer, as text.
@@ -76,7 +79,13 @@ impl Start for WireStart<'_> {
     type Session = Wire;
 
     async fn start(&self, socket: Socket) -> Result<Wire> {
-        let mut wire = Wire { socket, incoming: BytesMut::new(), user: self.info.user.clone() };
+        // A stream of changes may rightly be silent, and has its own words for being alive.
+        let socket = match self.purpose {
+            Purpose::Sql => Watched::new(socket),
+            Purpose::Replication => Watched::not(socket),
+        };
+        let guard = socket.guard();
+        let mut wire = Wire { socket, incoming: BytesMut::new(), user: self.info.user.clone(), pid: 0 };
         let name = self.info.session_name(self.application_name);
         let mut parameters = vec![
             ("user", self.info.user.as_str()),
@@ -96,6 +105,9 @@ impl Start for WireStart<'_> {
         wire.authenticate(self.info).await?;
         // The server may be too old for these two to stand in the startup packet.
         wire.query(include_str!("late_timeouts.sql")).await?;
+        if self.purpose == Purpose::Sql {
+            guard.watch(self.info, wire.pid);
+        }
         Ok(wire)
     }
 
@@ -216,6 +228,8 @@ impl Wire {
         })
         .await
         .map_err(|error| broken(&error))?;
+        // Until the next read it is we who keep the server waiting.
+        self.socket.taken();
         if count == 0 {
             return Err(Error::new(Kind::Connection, "the server closed the connection"));
         }
@@ -240,7 +254,12 @@ impl Wire {
                 b'R' if body.len() >= 4 => {}
                 b'E' => return Err(server_error(&body)),
                 b'Z' => return Ok(()),
-                // ParameterStatus, BackendKeyData, notices, NegotiateProtocolVersion
+                // BackendKeyData
+                b'K' if body.len() >= 4 => {
+                    self.pid = body.get_i32();
+                    continue;
+                }
+                // ParameterStatus, notices, NegotiateProtocolVersion
                 b'S' | b'K' | b'N' | b'v' => continue,
                 other => return Err(unexpected(other)),
             }
@@ -284,7 +303,7 @@ impl Wire {
     /// SCRAM with channel binding where the server offers it and the connection has one, as RFC 5802 wants it.
     fn choose_mechanism(&self, offered: &[u8], wanted: ChannelBinding) -> Result<(&'static str, sasl::ChannelBinding)> {
         let offers = |name: &str| offered.split(|&byte| byte == 0).any(|offer| offer == name.as_bytes());
-        let end_point = self.socket.server_end_point().filter(|_| wanted != ChannelBinding::Disable);
+        let end_point = self.socket.socket().server_end_point().filter(|_| wanted != ChannelBinding::Disable);
         match end_point {
             Some(hash) if offers(sasl::SCRAM_SHA_256_PLUS) => {
                 Ok((sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash)))

@@ -95,6 +95,22 @@ async fn refuse_for(proxy: &Proxy, time: Duration) {
     proxy.resume();
 }
 
+/// All connections to the source are lost without a word in mid-copy: what is under way is found out, and copied again.
+pub async fn lost_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>() {
+    let (seed, _) = super::seed("lost in the copy");
+    let config = "[snapshot]\nchunk_rows = 2000\nmax_rows_per_second = 2000";
+    let stage = Stage::<S, T>::set(20_000, 20.0, seed, config).await;
+    let mut run = stage.cutwater.start(&["run"]);
+    stage.reach(&mut run, "snapshot").await;
+    let copied = async || stage.status().await["copy"]["rows"].as_u64().unwrap_or(0);
+    crate::support::wait_for("some rows", super::stage::PATIENCE, async || copied().await > 0).await;
+    stage.from.lose();
+    stage.reach(&mut run, "streaming").await;
+    assert!(run.stderr().contains("a connection is lost"), "{}", run.stderr());
+    let proved = stage.prove(run).await;
+    eprintln!("lost in the copy: {proved:?}");
+}
+
 /// All connections of one end, then of the other, are lost without a word: they stay open and nothing flows over them
 /// any more. Only who asks at the other end can know; the run finds out within its patience and goes on.
 pub async fn lost_connections<S: Engine, T: Engine<Writer = S::Writer>>() {

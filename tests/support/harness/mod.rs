@@ -35,7 +35,7 @@ pub use engine::{Application, Engine, Session};
 pub use hostile::*;
 pub use kills::{Kills, the_engine_is_killed_everywhere};
 pub use large::a_transaction_larger_than_memory;
-pub use lines::{connections_break, lost_connections};
+pub use lines::{connections_break, lost_connections, lost_in_the_copy};
 pub use postgres::Postgres;
 pub use property::a_random_case;
 pub use scale::{chaos, seed};
