@@ -137,7 +137,11 @@ impl Error {
     /// Adds what was being done ("copying public.orders"), outside of what was said before.
     #[must_use]
     pub fn context(mut self, doing: impl Into<String>) -> Self {
-        self.0.doing.insert(0, doing.into());
+        let doing = doing.into();
+        // Two rooms that do the same say it once.
+        if self.0.doing.first() != Some(&doing) {
+            self.0.doing.insert(0, doing);
+        }
         self
     }
 

@@ -406,6 +406,9 @@ async fn a_partition_that_is_emptied_attached_or_detached_is_noticed_and_asks_fo
         let refused = cutover(3).await;
         assert!(refused.contains(gate), "{change}: {refused}");
         assert!(refused.contains("fix: cutwater verify"), "{refused}");
+        let status = cutwater.run(&["status"], MINUTE).await.assert_code(0).stdout;
+        let why = "Cutover would be refused: since the last clean verify";
+        assert!(status.contains(why) && status.contains(gate), "{change}: {status}");
         verify(code).await;
         if code != 0 {
             cutover(3).await;

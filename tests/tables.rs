@@ -299,6 +299,7 @@ async fn a_table_that_fails_does_not_stop_the_others_and_is_mended_or_skipped() 
     assert_eq!(state_of(&cutwater, "public.purchase").await, "streaming");
     let text = cutwater.run(&["status"], MINUTE).await.assert_code(0).stdout;
     assert!(text.contains("public.customer could not be copied") && text.contains("narrow"), "{text}");
+    assert!(text.contains("failed: copying public.customer: "), "what was done is said once: {text}");
     assert!(text.contains("tables resync"), "{text}");
     let refused = cutwater.run(&["cutover"], MINUTE).await.assert_code(3);
     assert!(refused.stdout.contains("public.customer could not be copied"), "{}", refused.stdout);

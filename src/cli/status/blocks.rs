@@ -84,7 +84,9 @@ fn table_line(table: &TableFacts, width: usize) -> String {
         return format!("{:<width$}   waits for {waits_for}", table.name);
     }
     if table.state != "copying" {
-        return format!("{:<width$}   {}", table.name, table.state);
+        let why = table.error.as_deref().filter(|_| table.state == "failed").and_then(|error| error.lines().next());
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        return format!("{:<width$}   {}{why}", table.name, table.state);
     }
     let whole = table.bytes_estimate.max(0) as u64;
     let fraction = table.fraction();

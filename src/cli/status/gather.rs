@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::facts::{CopyFacts, CutoverFacts, EndFacts, PausedFacts, Refusal, RunFacts, StatusFacts, TableFacts};
+use super::partitions;
 use crate::change::Position;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -63,7 +64,23 @@ pub async fn gather(config: &Config) -> Result<StatusFacts> {
         Ok(TargetSide { migration: Some(migration), .. }) => belongs::ends(config, migration)?,
         _ => {}
     }
-    Ok(assemble(config, (source.label(), at_source), (target.label(), at_target)))
+    let verified = at_target.as_ref().ok().and_then(|t| t.migration.as_ref()).and_then(|m| m.verify.as_ref());
+    let moved = match verified.and_then(|verify| verify.leaves.as_ref()).filter(|_| at_source.is_ok()) {
+        Some(then) => {
+            let state = State::new(target.clone(), name);
+            // An end that has gone meanwhile is told by the next look.
+            patiently(partitions::changed(&source, &state, then)).await.unwrap_or_default()
+        }
+        None => None,
+    };
+    let mut facts = assemble(config, (source.label(), at_source), (target.label(), at_target));
+    if let Some((table, what)) = moved.filter(|_| facts.phase == Some(Phase::Streaming)) {
+        let fix =
+            format!("cutwater verify   and if rows differ   cutwater tables resync '{table}'   or verify --repair");
+        let reason = format!("since the last clean verify {what}");
+        facts.cutover_refusals.push(Refusal { reason, fix });
+    }
+    Ok(facts)
 }
 
 async fn patiently<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {

@@ -7,6 +7,7 @@
 mod blocks;
 mod facts;
 mod gather;
+mod partitions;
 mod render;
 
 use std::io::{IsTerminal, Write};

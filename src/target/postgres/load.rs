@@ -192,7 +192,11 @@ impl Copying<'_> {
             client.batch_execute("COMMIT").await?;
             Ok::<_, Error>(loaded)
         };
-        work.await.with_context(|| format!("copying {table}"))
+        // Whoever copies says which table of the source it is.
+        match work.await {
+            Err(error) if table != self.source => Err(error.context(format!("into {table}"))),
+            loaded => loaded,
+        }
     }
 }
 
