@@ -49,6 +49,8 @@ pub(super) struct Assembler {
     relations: HashMap<u32, Known>,
     /// The relation of the last row: rows of one table follow each other.
     last: Option<(u32, Arc<TableSchema>)>,
+    /// Whether relations were met that are no part of the migration.
+    ignores: bool,
     in_transaction: bool,
     /// When the server sent the message being looked at.
     sent: PgMicros,
@@ -61,6 +63,7 @@ impl Assembler {
             tables: tables.to_vec(),
             relations: HashMap::new(),
             last: None,
+            ignores: false,
             in_transaction: false,
             sent: 0,
         }
@@ -132,6 +135,16 @@ impl Assembler {
         events: &mut Vec<ChangeEvent>,
         said: &mut Said,
     ) -> Result<()> {
+        // Beside the stream nearly everything is of tables that it does not follow: not taken apart.
+        if self.ignores
+            && let Some([b'I' | b'U' | b'D', id @ ..]) = frames.get(..length.min(5))
+            && let Ok(id) = <[u8; 4]>::try_from(id).map(u32::from_be_bytes)
+            && !self.last.as_ref().is_some_and(|(last, _)| *last == id)
+            && matches!(self.relations.get(&id), Some(Known::Ignored))
+        {
+            frames.advance(length);
+            return Ok(());
+        }
         match pgoutput::decode(frames, length)? {
             Wal::Insert { relation, new } => self.row(relation, Op::Insert, None, Some(new), events)?,
             Wal::Update { relation, old, new } => self.row(relation, Op::Update, old, Some(new), events)?,
@@ -246,6 +259,7 @@ impl Assembler {
                 },
                 None => {
                     tracing::debug!(schema = seen.schema, table = seen.name, "not part of the migration: passed over");
+                    self.ignores = true;
                     Known::Ignored
                 }
             }
