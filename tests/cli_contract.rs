@@ -84,6 +84,11 @@ async fn interrupted(running: Running) {
     running.wait(MINUTE).await.assert_code(130);
 }
 
+async fn ended_by_a_service_manager(running: Running, code: i32) {
+    running.sigterm();
+    running.wait(MINUTE).await.assert_code(code);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_every_long_command_with_130_and_leaves_nothing_half_done() {
     let (source, target, cutwater) = streaming().await;
@@ -99,6 +104,10 @@ async fn ctrl_c_ends_every_long_command_with_130_and_leaves_nothing_half_done() 
     let verify = cutwater.start(&["verify"]);
     waits("verify").await;
     interrupted(verify).await;
+    // SIGTERM, as service managers send it, means the same everywhere.
+    let verify = cutwater.start(&["verify"]);
+    waits("verify").await;
+    ended_by_a_service_manager(verify, 130).await;
     let repair = cutwater.start(&["verify", "--repair"]);
     waits("verify").await;
     interrupted(repair).await;
@@ -111,6 +120,16 @@ async fn ctrl_c_ends_every_long_command_with_130_and_leaves_nothing_half_done() 
     let waiting = cutwater.start(&["cutover", "--wait"]);
     wait_for("the gates", MINUTE, async || waiting.stderr().contains("waiting for")).await;
     interrupted(waiting).await;
+    let waiting = cutwater.start(&["cutover", "--wait"]);
+    wait_for("the gates", MINUTE, async || waiting.stderr().contains("waiting for")).await;
+    ended_by_a_service_manager(waiting, 130).await;
+    let tables = cutwater.start(&["tables", "resync", "public.t", "--wait"]);
+    let asked = "SELECT count(*) FROM cutwater.table_request";
+    wait_for("the request", MINUTE, async || target.value::<i64>(asked).await == 1).await;
+    ended_by_a_service_manager(tables, 130).await;
+    let run = cutwater.start(&["run"]);
+    wait_for("the stream", MINUTE, async || run.stderr().contains("following the source")).await;
+    ended_by_a_service_manager(run, 0).await;
     source.execute("INSERT INTO public.t VALUES (2, 'still takes writes')").await;
     cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);

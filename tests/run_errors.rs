@@ -307,7 +307,9 @@ async fn a_publication_that_was_altered_for_a_while_is_a_refusal_and_not_a_silen
 
     // While no run is alive: a table leaves and comes back.
     source.execute(&format!("ALTER PUBLICATION {publication} DROP TABLE public.item")).await;
-    source.execute("INSERT INTO public.item VALUES (1000, 'never sent'); UPDATE public.item SET v = 'x' WHERE id = 1").await;
+    source
+        .execute("INSERT INTO public.item VALUES (1000, 'never sent'); UPDATE public.item SET v = 'x' WHERE id = 1")
+        .await;
     source.execute(&format!("ALTER PUBLICATION {publication} ADD TABLE public.item")).await;
     source.execute("INSERT INTO public.stays VALUES (1)").await;
     let finished = cutwater.run(UNTIL, MINUTE).await.assert_code(1);
