@@ -36,5 +36,5 @@ pub use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer
 pub use database::{Database, pair, postgres, postgres_with};
 pub use proxy::Proxy;
 pub(crate) use versions::on_every_version;
-pub use versions::{Server, VERSIONS, postgres_of, programs_of, server_of};
+pub use versions::{Server, Site, VERSIONS, postgres_of, programs_of, server_of, site_of};
 pub use wait::{rng, wait_for, within};

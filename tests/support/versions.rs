@@ -131,13 +131,19 @@ fn usable(folder: &Path, version: u32) -> Option<PathBuf> {
     (number == version.to_string()).then_some(folder)
 }
 
-impl Server {
-    /// URL of the superuser for a database.
-    pub fn url(&self, database: &str) -> String {
-        match &self.place {
+impl Place {
+    fn url(&self, database: &str) -> String {
+        match self {
             Place::Own(server) => server.url(SUPERUSER, database),
             Place::Given(url) => format!("{url}/{database}"),
         }
+    }
+}
+
+impl Server {
+    /// URL of the superuser for a database.
+    pub fn url(&self, database: &str) -> String {
+        self.place.url(database)
     }
 
     /// A session of the superuser.
@@ -161,6 +167,50 @@ impl Server {
         let name = format!("test_{}_{}_{number}", self.version, std::process::id());
         self.execute("postgres", &format!("CREATE DATABASE {name}")).await;
         name
+    }
+}
+
+/// A database on a server of any version: one end of a migration.
+pub struct Site {
+    place: Place,
+    /// The database's name.
+    pub name: String,
+}
+
+/// An empty database on the shared server of this version, or `None` after saying that `test` does not run.
+pub async fn site_of(version: u32, test: &str) -> Option<Site> {
+    let server = server_of(version, test).await?;
+    Some(Site { name: server.database().await, place: server.place })
+}
+
+impl From<super::Database> for Site {
+    fn from(database: super::Database) -> Site {
+        Site { place: Place::Own(database.server), name: database.name }
+    }
+}
+
+impl Site {
+    /// URL of the superuser.
+    pub fn url(&self) -> String {
+        self.place.url(&self.name)
+    }
+
+    /// A session of the superuser, with the database's own settings.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Runs SQL as superuser; several statements are one transaction.
+    pub async fn execute(&self, sql: &str) {
+        self.connect().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}\nin: {sql}"));
+    }
+
+    /// The single value that a query gives.
+    pub async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
+        let row = self.connect().await.query_one(sql, &[]).await;
+        row.unwrap_or_else(|error| panic!("{error:?}\nin: {sql}")).get(0)
     }
 }
 

@@ -178,8 +178,8 @@ impl Script {
         });
         for (index, (_, body, header)) in headers.iter().enumerate() {
             let stop = headers.get(index + 1).map_or(end, |(start, ..)| *start);
-            let text = script[*body..stop].trim_start_matches(['\n', '-']);
-            let mut sql = text.trim_end();
+            let text = &script[*body..stop];
+            let mut sql = text.strip_prefix("\n--\n").unwrap_or(text).trim();
             let mut next = None;
             while let Some((before, line)) = sql.rsplit_once('\n').or(Some(("", sql))) {
                 if let Some(name) = access_method(line) {
@@ -199,6 +199,12 @@ impl Script {
                 }
                 _ => String::new(),
             };
+            method = next.or(method);
+            // "*not* creating schema, since initdb creates it": `public`, if its owner is not what `initdb` made it, as in
+            // every database that was begun before Postgres 15.
+            if tokens(sql).all(|(_, token)| matches!(token, Token::Comment(_))) {
+                continue;
+            }
             found.entries.push(DumpEntry {
                 name: header.name.to_owned(),
                 kind: header.kind.to_owned(),
@@ -206,7 +212,6 @@ impl Script {
                 owner: (header.owner != "-").then(|| header.owner.to_owned()),
                 sql: prefix + sql,
             });
-            method = next.or(method);
         }
         found
     }
@@ -300,6 +305,13 @@ SET check_function_bodies = false;
 SELECT pg_catalog.set_config('search_path', '', false);
 
 --
+-- Name: public; Type: SCHEMA; Schema: -; Owner: -
+--
+
+-- *not* creating schema, since initdb creates it
+
+
+--
 -- Name: f(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -344,6 +356,11 @@ ALTER TABLE ONLY "we""ird"."odd; Type: x" REPLICA IDENTITY FULL;
         assert!(script.entries[0].sql.ends_with("SELECT $1 $_$;"), "{}", script.entries[0].sql);
         assert!(script.entries[1].sql.ends_with("REPLICA IDENTITY FULL;"), "{}", script.entries[1].sql);
         assert_eq!(script.settings.len(), 3, "{:?}", script.settings);
+    }
+
+    #[test]
+    fn an_entry_of_comments_is_none() {
+        assert!(Script::parse(SCRIPT).entries.iter().all(|entry| entry.kind != "SCHEMA"));
     }
 
     #[test]
