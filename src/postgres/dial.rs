@@ -32,12 +32,57 @@ pub enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Which time-outs of the role the startup packet switches off. A setting that is sent as a statement comes too late for
+/// a time-out of a millisecond: it ends that very statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchOff {
+    /// Those that every server knows.
+    Common,
+    /// And those of transactions, known from 17 on, and of idle sessions. An older server refuses the connection.
+    All,
+    /// And that of idle sessions, known from 14 on.
+    Idle,
+    /// None: a pooler takes no such settings.
+    Nothing,
+}
+
+impl SwitchOff {
+    /// The settings' names. Each becomes 0.
+    pub(super) fn settings(self) -> &'static [&'static str] {
+        const ALL: [&str; 5] = [
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+            "idle_session_timeout",
+            "transaction_timeout",
+        ];
+        match self {
+            SwitchOff::Nothing => &[],
+            SwitchOff::Common => &ALL[..3],
+            SwitchOff::Idle => &ALL[..4],
+            SwitchOff::All => &ALL,
+        }
+    }
+
+    /// What to try after a session could not begin.
+    fn after(self, error: &Error) -> Option<SwitchOff> {
+        match self {
+            SwitchOff::Common if error.why().contains("startup parameter") => Some(SwitchOff::Nothing),
+            // Perhaps ended by one of the other two, before it could switch them off.
+            SwitchOff::Common if error.kind() == Kind::Connection => Some(SwitchOff::All),
+            // "unrecognized configuration parameter"
+            SwitchOff::All if error.why().contains("transaction_timeout") => Some(SwitchOff::Idle),
+            _ => None,
+        }
+    }
+}
+
 /// What to do with a fresh connection: start a SQL session, or a replication connection.
 pub trait Start: Sync {
     /// What comes out of it.
     type Session: Send;
     /// Authenticates and so on. An [`Kind::Authentication`] error may be tried again with or without TLS.
-    fn start(&self, socket: Socket) -> impl Future<Output = Result<Self::Session>> + Send;
+    fn start(&self, socket: Socket, off: SwitchOff) -> impl Future<Output = Result<Self::Session>> + Send;
     /// What kind of server the session is with; asked only where the URL minds.
     fn standing(&self, session: &mut Self::Session) -> impl Future<Output = Result<Standing>> + Send;
     /// Receive buffer to ask the kernel for, in bytes; 0 for its own choice.
@@ -193,16 +238,39 @@ async fn one<S: Start>(
     attempt: Attempt,
     start: &S,
 ) -> Result<S::Session> {
-    let socket = match address {
+    let mut off = SwitchOff::Common;
+    let mut first_error = None;
+    loop {
+        let socket = socket(info, host, address, attempt, start.receive_buffer()).await?;
+        let error = match start.start(socket, off).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        let next = off.after(&error);
+        let error = first_error.get_or_insert(error);
+        match next {
+            Some(next) => off = next,
+            None => return Err(error.clone()),
+        }
+    }
+}
+
+async fn socket(
+    info: &ConnInfo,
+    host: &Host,
+    address: &Address,
+    attempt: Attempt,
+    receive_buffer: u32,
+) -> Result<Socket> {
+    match address {
         Address::Unix(path) => {
-            Socket::Unix(UnixStream::connect(path).await.map_err(|e| unreachable(&path.display(), &e))?)
+            Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|e| unreachable(&path.display(), &e))?))
         }
         Address::Tcp(address) => {
-            let tcp = tcp(host, *address, start.receive_buffer()).await?;
-            secure(tcp, info, host, attempt).await?
+            let tcp = tcp(host, *address, receive_buffer).await?;
+            secure(tcp, info, host, attempt).await
         }
-    };
-    start.start(socket).await
+    }
 }
 
 /// A name may have several addresses: replicas behind one name, IPv4 and IPv6.

@@ -15,6 +15,8 @@ pub fn sqlstate_kind(code: &SqlState) -> Kind {
         "3D000" | "26000" | "42P05" => Kind::Config,
         "55006" => Kind::SlotInUse,
         "42P01" | "42703" | "42804" | "3F000" | "42704" | "42883" => Kind::Schema,
+        // The session is ended with them: idle in a transaction too long, a transaction too long.
+        "25P03" | "25P04" => Kind::Connection,
         "40001" | "40P01" | "55P03" | "57014" => Kind::Transient,
         code => match code.get(..2).unwrap_or_default() {
             "08" | "57" => Kind::Connection,

@@ -8,7 +8,7 @@ use tokio_postgres::config::{ChannelBinding as Binding, SslMode as Negotiate, Ss
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::ConnInfo;
-use super::dial::{STANDING, Socket, Standing, Start, dial};
+use super::dial::{STANDING, Socket, Standing, Start, SwitchOff, dial};
 use super::error::{no_password, unbound};
 use super::watch::Watched;
 use crate::error::{Context, Error, Result};
@@ -46,15 +46,18 @@ pub(super) async fn is_working(info: &ConnInfo, pid: i32) -> Option<bool> {
 impl Start for SqlSession<'_> {
     type Session = Client;
 
-    async fn start(&self, socket: Socket) -> Result<Client> {
+    async fn start(&self, socket: Socket, off: SwitchOff) -> Result<Client> {
         let info = self.info;
         let mut config = tokio_postgres::Config::new();
         config.user(&info.user).dbname(&info.database).application_name(info.session_name(self.application_name));
         if let Some(password) = &info.password {
             config.password(password.expose_secret());
         }
-        if let Some(options) = &info.options {
-            config.options(options);
+        let off = off.settings().iter().map(|name| format!("-c {name}=0"));
+        // The last one counts.
+        let options: Vec<String> = info.options.iter().cloned().chain(off).collect();
+        if !options.is_empty() {
+            config.options(options.join(" "));
         }
         config.channel_binding(match info.channel_binding {
             super::ChannelBinding::Disable => Binding::Disable,

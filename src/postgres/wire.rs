@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
-use super::dial::{STANDING, Socket, Standing, Start, dial};
+use super::dial::{STANDING, Socket, Standing, Start, SwitchOff, dial};
 use super::error::{ServerError, no_password, unbound};
 use super::watch::Watched;
 use super::{ChannelBinding, ConnInfo};
@@ -33,7 +33,7 @@ pub enum Purpose {
 }
 
 /// A session's settings, sent with the startup packet so that no statement is needed: the same as `session.sql`.
-const SETTINGS: [(&str, &str); 15] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("client_encoding", "UTF8"),
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO, YMD"),
@@ -44,9 +44,7 @@ const SETTINGS: [(&str, &str); 15] = [
     ("array_nulls", "on"),
     ("xmloption", "content"),
     ("quote_all_identifiers", "off"),
-    ("statement_timeout", "0"),
-    ("lock_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
+    ("standard_conforming_strings", "on"),
     ("row_security", "off"),
     ("search_path", "pg_catalog"),
 ];
@@ -78,7 +76,7 @@ struct WireStart<'a> {
 impl Start for WireStart<'_> {
     type Session = Wire;
 
-    async fn start(&self, socket: Socket) -> Result<Wire> {
+    async fn start(&self, socket: Socket, off: SwitchOff) -> Result<Wire> {
         // A stream of changes may rightly be silent, and has its own words for being alive.
         let socket = match self.purpose {
             Purpose::Sql => Watched::new(socket),
@@ -93,6 +91,7 @@ impl Start for WireStart<'_> {
             ("application_name", &name),
         ];
         parameters.extend(SETTINGS);
+        parameters.extend(off.settings().iter().map(|name| (*name, "0")));
         if self.purpose == Purpose::Replication {
             parameters.push(("replication", "database"));
         }
@@ -103,7 +102,7 @@ impl Start for WireStart<'_> {
         frontend::startup_message(parameters, &mut message)?;
         wire.send(&message).await?;
         wire.authenticate(self.info).await?;
-        // The server may be too old for these two to stand in the startup packet.
+        // The server may be too old for these two to stand in the startup packet: there only if need be.
         wire.query(include_str!("late_timeouts.sql")).await?;
         if self.purpose == Purpose::Sql {
             guard.watch(self.info, wire.pid);

@@ -228,8 +228,9 @@ impl<'a> SchemaWork<'a> {
             .await
             .context("asking the source's version")?
             .get(0);
-        let pg_dump = PgDump::find(u32::try_from(version / 10_000).unwrap_or(0)).await?;
-        let mut carried = Carried::sort(pg_dump.schema(url).await?, self.plan)?;
+        let version = u32::try_from(version / 10_000).unwrap_or(0);
+        let pg_dump = PgDump::find(version).await?;
+        let mut carried = Carried::sort(pg_dump.schema(url, version).await?, self.plan)?;
         // As pg_dump was asked to: what is a column is told by where it stands.
         client.batch_execute("SET quote_all_identifiers = on").await.context("preparing to read the schema")?;
         let mut reshaped = Vec::new();

@@ -38,7 +38,7 @@ use crate::postgres::{ConnInfo, Host, SslMode};
 const LOCK_WAIT: &str = "--lock-wait-timeout=10s";
 
 /// URL parameters that libpq also takes from the environment.
-const PARAMETERS: [(&str, &str); 8] = [
+const PARAMETERS: [(&str, &str); 7] = [
     ("target_session_attrs", "PGTARGETSESSIONATTRS"),
     ("sslmode", "PGSSLMODE"),
     ("sslrootcert", "PGSSLROOTCERT"),
@@ -46,12 +46,11 @@ const PARAMETERS: [(&str, &str); 8] = [
     ("sslkey", "PGSSLKEY"),
     ("channel_binding", "PGCHANNELBINDING"),
     ("connect_timeout", "PGCONNECT_TIMEOUT"),
-    ("options", "PGOPTIONS"),
 ];
 
 impl PgDump {
-    /// Dumps the schema of the database at `url`.
-    pub async fn schema(&self, url: &Url) -> Result<Script> {
+    /// Dumps the schema of the database at `url`, whose server is of this major version.
+    pub async fn schema(&self, url: &Url, server: u32) -> Result<Script> {
         let info = ConnInfo::parse(url)?;
         let mut command = Command::new(&self.path);
         command
@@ -65,7 +64,7 @@ impl PgDump {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             command.env_remove(name);
         }
-        command.env("LC_ALL", "C").envs(environment(&info, url));
+        command.env("LC_ALL", "C").envs(environment(&info, url, server));
         let doing = || format!("reading the schema of {} with {}", info.label(), self.path.display());
         let output = command.output().await.with_context(doing)?;
         if !output.status.success() {
@@ -78,7 +77,7 @@ impl PgDump {
 }
 
 /// libpq's environment: nothing of it shows in `ps`.
-fn environment(info: &ConnInfo, url: &Url) -> Vec<(&'static str, OsString)> {
+fn environment(info: &ConnInfo, url: &Url, server: u32) -> Vec<(&'static str, OsString)> {
     let mut environment: Vec<(&'static str, OsString)> = Vec::new();
     let list = |part: fn(&Host) -> OsString| info.hosts.iter().map(part).collect::<Vec<_>>().join(&OsString::from(","));
     environment.push((
@@ -107,6 +106,16 @@ fn environment(info: &ConnInfo, url: &Url) -> Vec<(&'static str, OsString)> {
         }
     }
     environment.extend(as_strict_as_we_are(info));
+    // pg_dump switches the role's time-outs off by statements, which a short one ends.
+    let mut options = info.options.clone().unwrap_or_default();
+    options.push_str(" -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0");
+    if server >= 14 {
+        options.push_str(" -c idle_session_timeout=0");
+    }
+    if server >= 17 {
+        options.push_str(" -c transaction_timeout=0");
+    }
+    environment.push(("PGOPTIONS", options.into()));
     environment
 }
 
@@ -155,11 +164,12 @@ mod tests {
     fn the_password_goes_through_the_environment() {
         let url = Url::new("postgres://u:p%40ss@h1:5433/db?sslmode=require");
         let info = ConnInfo::parse(&url).expect("valid");
-        let environment = environment(&info, &url);
+        let environment = environment(&info, &url, 13);
         let get = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_str());
         assert_eq!(get("PGPASSWORD"), Some(Some("p@ss")));
         assert_eq!(get("PGHOST"), Some(Some("h1")));
         assert_eq!(get("PGPORT"), Some(Some("5433")));
+        assert!(get("PGOPTIONS").flatten().is_some_and(|options| options.contains("-c statement_timeout=0")));
         assert_eq!(get("PGSSLMODE"), Some(Some("require")));
     }
 
