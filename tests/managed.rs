@@ -160,6 +160,13 @@ async fn foreign_keys_and_triggers_that_cannot_be_switched_off_are_made_at_the_c
     streaming(&cutwater, &mut run).await;
     let none = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'shop'::regnamespace";
     assert_eq!(target.value::<i64>(none).await, 0, "no foreign key while changes are applied");
+    // Copied again beside the stream, a parent and a table of triggers.
+    target.execute("UPDATE shop.audit SET what = 'wrong'").await;
+    cutwater
+        .run(&["tables", "resync", "shop.customer", "shop.item", "shop.audit", "--wait"], LONG)
+        .await
+        .assert_code(0);
+    assert_eq!(target.value::<i64>(none).await, 0, "nor after a table was copied again");
     cutwater.run(&["verify"], LONG).await.assert_code(0);
     let cut = cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
     assert!(cut.stdout.contains("10 objects that had to wait made"), "{}", cut.stdout);
@@ -335,6 +342,48 @@ async fn a_slot_and_a_publication_of_the_administrator_are_used_and_left_alone()
     source.execute(&format!("SELECT pg_drop_replication_slot('dba_{name}')")).await;
 }
 
+/// Rows and columns that a publication leaves out are in no stream, and the copy, which knows no publication, would have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_leaves_something_out_is_refused_at_the_start_and_in_mid_stream() {
+    let (source, target) = support::pair().await;
+    for table in ["a", "b", "c"] {
+        source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY, v text, w text)")).await;
+    }
+    let name = format!("dba_{}", source.name);
+    source
+        .execute(&format!(
+            "CREATE SCHEMA cutwater; CREATE PUBLICATION {name} FOR TABLE a (id, v), b WHERE (id > 5), c
+                 WITH (publish_via_partition_root = true)"
+        ))
+        .await;
+    let cutwater = migration(&source, &target, "postgres", &format!("publication = \"{name}\""));
+    let check = cutwater.run(&["check"], LONG).await.assert_code(3);
+    for said in ["leaves out columns of public.a", "leaves out rows of public.b"] {
+        assert!(check.stdout.contains(said), "{said}\n{}", check.stdout);
+    }
+    assert!(!check.stdout.contains("of public.c"), "{}", check.stdout);
+    let run = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
+    assert!(run.stderr.contains("leaves out"), "{}", run.stderr);
+
+    source.execute(&format!("ALTER PUBLICATION {name} SET TABLE a, b, c")).await;
+    grant_all(&cutwater, &source, &target).await;
+    for (change, said) in [
+        ("SET TABLE a, b, c WHERE (id > 5), cutwater.fence", "leaves out rows of public.c"),
+        ("SET TABLE a, b (id, w), c, cutwater.fence", "leaves out columns of public.b"),
+        ("SET (publish = 'insert, update, delete')", "does not publish all four of"),
+    ] {
+        let mut run = cutwater.start(&["run"]);
+        streaming(&cutwater, &mut run).await;
+        source.execute(&format!("ALTER PUBLICATION {name} {change}")).await;
+        let ended = run.wait(LONG).await.assert_code(1);
+        assert!(ended.stderr.contains(said), "{said}\n{}", ended.stderr);
+        // Nor does another run pass over it.
+        let again = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
+        assert!(again.stderr.contains(said), "{said}\n{}", again.stderr);
+        source.execute(&format!("ALTER PUBLICATION {name} SET TABLE a, b, c, cutwater.fence")).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_the_role_do_not_bind_our_sessions() {
     let (source, target) = support::pair().await;
@@ -346,9 +395,9 @@ async fn settings_of_the_role_do_not_bind_our_sessions() {
     let role = roles(&source, &target).await;
     for end in [&source, &target] {
         end.execute(&format!(
-            "ALTER ROLE {role} SUPERUSER; ALTER ROLE {role} SET statement_timeout = '30ms';
-             ALTER ROLE {role} SET idle_in_transaction_session_timeout = '30ms'; ALTER ROLE {role} SET lock_timeout = '1ms';
-             ALTER ROLE {role} SET idle_session_timeout = '300ms'; ALTER ROLE {role} SET search_path = nowhere;
+            "ALTER ROLE {role} SUPERUSER; ALTER ROLE {role} SET statement_timeout = '1ms';
+             ALTER ROLE {role} SET idle_in_transaction_session_timeout = '1ms'; ALTER ROLE {role} SET lock_timeout = '1ms';
+             ALTER ROLE {role} SET idle_session_timeout = '1ms'; ALTER ROLE {role} SET search_path = nowhere;
              ALTER ROLE {role} SET default_transaction_read_only = on; ALTER ROLE {role} SET DateStyle = 'German';
              ALTER ROLE {role} SET default_transaction_isolation = 'serializable'"
         ))
@@ -464,68 +513,17 @@ async fn a_foreign_key_that_would_not_hold_keeps_the_cutover_shut() {
     run.wait(LONG).await.assert_code(0);
 }
 
-/// A pooler that lends server processes by the transaction.
-struct Pooler {
-    child: std::process::Child,
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Pooler {
-    /// `None`, said loudly, where there is none on this machine.
-    fn start(database: &Database) -> Option<Pooler> {
-        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
-        let Some(program) = program.into_iter().find(|path| std::path::Path::new(path).exists()) else {
-            // Past the harness, which would keep it to itself in a test that succeeds.
-            let why = "there is no pgbouncer on this machine (Debian: apt-get install pgbouncer)";
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\nNOT RUN: {why}\n").as_bytes());
-            return None;
-        };
-        let folder = tempfile::Builder::new().prefix("cutwater-pooler-").tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (ini, users) = (folder.path().join("pgbouncer.ini"), folder.path().join("users.txt"));
-        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
-        std::fs::write(
-            &ini,
-            format!(
-                "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-                 auth_type = trust\nauth_file = {}\npool_mode = transaction\nunix_socket_dir =\n",
-                database.server.port(),
-                users.display()
-            ),
-        )
-        .unwrap();
-        // It refuses to run as root, as the server does.
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = std::process::Command::new("setpriv");
-        if rustix::process::getuid().is_root() {
-            command.args(["--reuid=nobody", "--clear-groups"]);
-        }
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = command.arg(program).arg(&ini).stderr(log).stdout(std::process::Stdio::null()).spawn().unwrap();
-        Some(Pooler { child, folder, port })
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_the_way_is_recognised_at_both_ends() {
     let (source, target) = support::pair().await;
     source.execute("CREATE TABLE t (id int PRIMARY KEY)").await;
     for pooled in [&source, &target] {
-        let Some(pooler) = Pooler::start(pooled) else { return };
+        let Some(pooler) = support::Pooler::start(pooled) else { return };
         support::wait_for("the pooler", LONG, async || {
-            std::net::TcpStream::connect(("127.0.0.1", pooler.port)).is_ok()
+            std::net::TcpStream::connect(("127.0.0.1", pooler.port())).is_ok()
         })
         .await;
-        let through = format!("postgres://postgres@127.0.0.1:{}/{}", pooler.port, pooled.name);
+        let through = format!("postgres://postgres@127.0.0.1:{}/{}", pooler.port(), pooled.name);
         let (cutwater, end) = match pooled.server.port() == source.server.port() {
             true => (Cutwater::new(&through, &target.url()), "source"),
             false => (Cutwater::new(&source.url(), &through), "target"),

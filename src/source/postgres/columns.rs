@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::PgSource;
+use super::{PgSource, publication};
 use crate::change::{Lsn, Position};
 use crate::error::{Context, Result};
 use crate::schema::{Fact, Facts, TableName};
@@ -37,9 +37,10 @@ impl PgSource {
     }
 
     /// A fingerprint of the columns, keys and names of these tables: another one says that something was altered. And a
-    /// place in the log after which the stream knows them like that.
+    /// place in the log after which the stream knows them like that. An error if they are no longer published whole.
     pub async fn look(&self, ids: &[u32]) -> Result<(String, Position)> {
         let client = self.client().await?;
+        publication::check_whole(&client, self.publication_name(), ids).await?;
         let row = client
             .query_one(include_str!("look.sql"), &[&ids])
             .await

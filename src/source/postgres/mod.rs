@@ -248,6 +248,8 @@ impl Source for PgSource {
         let ours = self.inner.info.session_name(&self.inner.name);
         setup::end_predecessor(&client, self.slot_name(), &ours).await.context("freeing the slot")?;
         publication::check_published(&client, self.publication_name(), tables).await?;
+        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
+        publication::check_whole(&client, self.publication_name(), &ids).await?;
         let version = self.server_version(&client).await?;
         let binary = self.inner.binary.load(Ordering::Relaxed) && version >= 140_000;
         PgStream::start(self, from.lsn(), tables, budget, (binary, version), None).await
