@@ -204,3 +204,36 @@ async fn a_table_altered_between_two_ranges_is_copied_from_its_beginning() {
     cutwater.run(UNTIL, LONG).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &TABLES).await;
 }
+
+/// A table that is large enough for ranges is copied again beside the stream, and another is given up while it is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_is_copied_again_beside_the_stream_and_one_is_skipped_in_mid_copy() {
+    let (source, target) = pair().await;
+    tables(&source).await;
+    let (source, done) = (Arc::new(source), Arc::new(AtomicBool::new(false)));
+    let cutwater = Cutwater::new(&source.url(), &target.url())
+        .and("[snapshot]\nworkers = 2\nchunk_rows = 500\nresume_rows = 1000\nmax_rows_per_second = 1500\n");
+    let run = cutwater.start(&["run"]);
+    wait_for("a copy under way", LONG, async || !ranges(&target).await.is_empty()).await;
+    let unfinished =
+        "SELECT format('%I.%I', source_schema, source_table) FROM cutwater.table_state WHERE stage <> 'copied'
+                       ORDER BY source_table LIMIT 1";
+    let being_copied: String = target.value(unfinished).await;
+    cutwater.run(&["tables", "skip", &being_copied, "--wait"], LONG).await.assert_code(0);
+    let writer = write(&source, &done, rng());
+    cutwater.wait_for_status(|facts| facts["phase"] == "streaming").await;
+
+    let others: Vec<&str> = TABLES.into_iter().filter(|table| *table != being_copied).collect();
+    let again = others.iter().copied().find(|table| *table != "public.part").unwrap();
+    target.execute(&format!("UPDATE {again} SET doc = 'wrong' WHERE id % 4 = 0")).await;
+    cutwater.run(&["tables", "resync", again, "--wait"], LONG).await.assert_code(0);
+    done.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    run.sigint();
+    run.wait(MINUTE).await.assert_code(0);
+    cutwater.run(UNTIL, LONG).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &others).await;
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+    let facts = cutwater.status().await;
+    assert_eq!(facts["divergences"], 0, "{facts}");
+}

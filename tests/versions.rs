@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Cutwater, Server, assert_equal, on_every_version, pair, wait_for};
+use support::{Cutwater, Server, assert_equal, on_every_version, pair, site_of, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TABLES: [&str; 3] = ["public.item", "public.whole", "public.part"];
@@ -133,4 +133,57 @@ async fn nothing_of_a_transaction_is_seen_before_its_commit(server: Server) {
     migration.sigint();
     migration.wait(MINUTE).await.assert_code(0);
     assert_equal(&server.url(&name), &target.url(), &["public.item"]).await;
+}
+
+/// Sessions are switched to no time-outs in the startup packet: a statement that does it would be ended by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_outs_of_the_role_of_a_millisecond_end_nothing_of_ours() {
+    let test = "time_outs_of_the_role_of_a_millisecond_end_nothing_of_ours";
+    let (Some(source), Some(target)) = (site_of(18, test).await, site_of(17, test).await) else { return };
+    let role = format!("hasty_{}", source.name);
+    for end in [&source, &target] {
+        let mut sql = format!("CREATE ROLE {role} LOGIN SUPERUSER; CREATE TABLE t (id int PRIMARY KEY, v text);");
+        for name in ["statement", "lock", "idle_in_transaction_session", "idle_session", "transaction"] {
+            sql.push_str(&format!("ALTER ROLE {role} SET {name}_timeout = '1ms';"));
+        }
+        end.execute(&sql).await;
+    }
+    source.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 20000) i").await;
+    let config = format!(
+        "[migration]\nname = \"{}\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n",
+        source.name,
+        source.url_of(&role),
+        target.url_of(&role)
+    );
+    let cutwater = Cutwater::with_config(&config);
+    cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
+    source.execute("UPDATE t SET v = 'w' WHERE id % 3 = 0; DELETE FROM t WHERE id % 7 = 0").await;
+    cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.t"]).await;
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+}
+
+/// New in 18. Their rows arrive, and the cutover's comparison of both ends does not take them for a difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_keys_of_partitioned_tables_that_do_not_hold_hinder_nothing() {
+    let test = "foreign_keys_of_partitioned_tables_that_do_not_hold_hinder_nothing";
+    let (Some(source), Some(target)) = (site_of(18, test).await, site_of(18, test).await) else { return };
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY);
+                  CREATE TABLE child (id int PRIMARY KEY, parent int) PARTITION BY RANGE (id);
+                  CREATE TABLE child_1 PARTITION OF child FOR VALUES FROM (0) TO (100);";
+    let key = "ALTER TABLE child ADD CONSTRAINT link FOREIGN KEY (parent) REFERENCES parent NOT VALID";
+    source.execute(&format!("{tables} INSERT INTO child VALUES (1, 404); {key}")).await;
+    // The installed pg_dump is older than that.
+    target.execute(&format!("{tables} {key}")).await;
+    let cutwater = Cutwater::new(&source.url(), &target.url());
+    let run = cutwater.start(&["run"]);
+    wait_for("streaming", MINUTE, async || run.stderr().contains("streaming")).await;
+    source.execute("INSERT INTO parent VALUES (7); INSERT INTO child VALUES (2, 7)").await;
+    wait_for("the row", MINUTE, async || target.value::<i64>("SELECT count(*) FROM child").await == 2).await;
+    cutwater.run(&["verify"], MINUTE).await.assert_code(0);
+    cutwater.run(&["cutover", "--max-lag", "30s", "--max-downtime", "60s"], MINUTE).await.assert_code(0);
+    run.wait(MINUTE).await.assert_code(0);
+    assert_equal(&source.url(), &target.url(), &["public.parent", "public.child"]).await;
+    let valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'link' AND conparentid = 0";
+    assert!(!target.value::<bool>(valid).await);
 }

@@ -195,6 +195,13 @@ impl Site {
         self.place.url(&self.name)
     }
 
+    /// URL of a role that needs no password.
+    pub fn url_of(&self, role: &str) -> String {
+        let url = self.url();
+        let (_, place) = url.rsplit_once('@').unwrap();
+        format!("postgres://{role}@{place}")
+    }
+
     /// A session of the superuser, with the database's own settings.
     pub async fn connect(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();

@@ -162,6 +162,7 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     source::privileges(&old, &given, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
     target::server(&new, &to.user, &from, &to, &facts, &mut report).await?;
+    types::at_target(&old, &new, plan, &mut report).await?;
     late::look(&old, &new, &to.user, plan, &mut report).await?;
     let absent = target::tables(&new, config, plan, &mut report).await?;
     programs(&facts, absent, &mut report).await;

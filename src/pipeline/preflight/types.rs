@@ -1,9 +1,11 @@
-//! Columns whose values cannot be carried, or only by name.
+//! Columns whose values cannot be carried, or only by name, or whose types the target does not have.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{End, Report};
 use crate::error::{Context, Kind, Result};
 use crate::postgres::Client;
-use crate::schema::Ident;
+use crate::schema::{Ident, TableName};
 use crate::transform::Plan;
 
 pub(super) async fn columns(client: &Client, plan: &Plan, report: &mut Report) -> Result<()> {
@@ -42,6 +44,53 @@ pub(super) async fn columns(client: &Client, plan: &Plan, report: &mut Report) -
             by_name.join(", ")
         );
         report.note(End::Source, "object-names", text);
+    }
+    Ok(())
+}
+
+/// Types that the target lacks and that no schema brings there. A table that is there already has the types it has.
+pub(super) async fn at_target(old: &Client, new: &Client, plan: &Plan, report: &mut Report) -> Result<()> {
+    let doing = "looking for the types of the columns at the target";
+    let names: Vec<String> = plan.tables().map(|table| table.shaped.name.sql()).collect();
+    let sql = "SELECT coalesce(array_agg(n), '{}') FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NULL";
+    let absent: Vec<String> = new.query_one(sql, &[&names]).await.context(doing)?.get(0);
+    let ids: Vec<u32> = plan.tables().map(|table| table.source.id).collect();
+    let needed = old.query(include_str!("types_needed.sql"), &[&ids]).await.context(doing)?;
+    let types: BTreeSet<&str> = needed.iter().map(|row| row.get(2)).collect();
+    let types: Vec<&str> = types.into_iter().collect();
+    let extensions: Vec<Option<&str>> = types
+        .iter()
+        .map(|ty| needed.iter().find(|row| row.get::<_, &str>(2) == *ty).and_then(|row| row.get(3)))
+        .collect();
+    // An extension that can be made there is made.
+    let sql = "SELECT coalesce(array_agg(t), '{}') FROM unnest($1::text[], $2::text[]) AS needed (t, e)
+                WHERE to_regtype(t) IS NULL AND NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = e)";
+    let missing: Vec<String> = new.query_one(sql, &[&types, &extensions]).await.context(doing)?.get(0);
+    let mut lacking: BTreeMap<(&str, Option<&str>), Vec<(&TableName, &str)>> = BTreeMap::new();
+    for row in &needed {
+        let (table, column, ty): (u32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let Some(plan) = plan.tables().find(|plan| plan.source.id == table) else { continue };
+        let travels = plan.columns.iter().any(|&index| plan.source.columns[index].name == column);
+        if travels && missing.iter().any(|m| m == ty) && absent.contains(&plan.shaped.name.sql()) {
+            lacking.entry((ty, row.get(3))).or_default().push((&plan.source.name, column));
+        }
+    }
+    if lacking.is_empty() {
+        report.pass(End::Target, "types-there", "every column's type is there, or comes with the schema");
+        return Ok(());
+    }
+    for ((ty, extension), columns) in lacking {
+        let of = extension.map_or(String::new(), |name| format!(", and no package of its extension {name}"));
+        let list: Vec<String> = columns.iter().map(|(table, column)| format!("{table}.{}", Ident(column))).collect();
+        let text = format!("the target has no type {ty}{of}: {}", list.join(", "));
+        let finding = report.fail(End::Target, "types-there", Kind::Schema, text);
+        if let Some(name) = extension {
+            finding.fix(format!("install the package of the extension {name} on the target's server"));
+        }
+        for (table, column) in columns {
+            finding.fix(format!("[[transform]] match = \"{table}\", columns = [\"*\", \"!{column}\"]"));
+        }
+        finding.fix("or make the table at the target yourself, with a type there that reads the same text");
     }
     Ok(())
 }
