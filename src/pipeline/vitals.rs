@@ -29,6 +29,8 @@ use crate::telemetry::{self, LagMeter, Trend};
 const BEAT: Duration = Duration::from_secs(1);
 /// A head or heartbeat that takes longer than this counts as unreachable for this beat.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A lag, in seconds, whose end is told before the next beat.
+const LATE: f64 = 1.0;
 /// Rates are over this many beats.
 const RATE_BEATS: usize = 10;
 
@@ -61,6 +63,8 @@ struct Inner {
     counts: VecDeque<(Instant, u64, u64)>,
     retained: Retained,
     lag_trend: Trend,
+    /// The lag that was told last was [`LATE`].
+    told_late: bool,
     source_away_since: Option<Timestamp>,
     given_up: Option<Error>,
 }
@@ -190,7 +194,19 @@ impl Vitals {
 
     /// The checkpoint is here; the newest transaction in it committed at `commit_time`.
     pub fn durable(&self, durable: &Durable<Position>, commit_time: Option<Timestamp>) {
-        self.inner().meter.durable(durable.get(), commit_time);
+        let mut inner = self.inner();
+        inner.meter.durable(durable.get(), commit_time);
+        if !inner.told_late {
+            return;
+        }
+        // Who watches the end of an outage hears of it at once, and not with the next beat.
+        let reading = inner.meter.reading(Instant::now());
+        if let (Some(seconds), Some(bytes)) = (reading.seconds, reading.bytes)
+            && seconds < LATE
+        {
+            inner.told_late = false;
+            telemetry::record_lag(&self.migration, seconds, bytes);
+        }
     }
 
     /// The migration begins here: what came before is in the copy. From now on whatever happens at the source is pending
@@ -280,6 +296,7 @@ impl Vitals {
         let (since, first_changes, first_transactions) = inner.counts[0];
         let seconds = since.elapsed().as_secs_f64().max(0.001);
         let lag = inner.meter.reading(Instant::now());
+        inner.told_late = lag.seconds.is_some_and(|seconds| seconds >= LATE);
         let copy = progress.view();
         RunReport {
             host: self.holder.split(" pid ").next().unwrap_or_default().to_owned(),
