@@ -89,6 +89,14 @@ impl Plan {
         }
     }
 
+    /// The same with another plan for some of its tables.
+    #[must_use]
+    pub fn with(&self, tables: impl IntoIterator<Item = TablePlan>) -> Plan {
+        let mut plan = self.clone();
+        plan.tables.extend(tables.into_iter().map(|table| (table.source.name.clone(), Arc::new(table))));
+        plan
+    }
+
     /// The plan of a source table, if it is part of the migration.
     pub fn get(&self, source: &TableName) -> Option<&Arc<TablePlan>> {
         self.tables.get(source)

@@ -22,6 +22,10 @@ pub fn explain(error: tokio_postgres::Error, kind: &str) -> Error {
         // The server's own classes would have us wait for a package to install itself.
         ("0A000" | "58P01" | "22023", "EXTENSION") => Error::new(Kind::Schema, error.why())
             .fix("install the extension's package on the target server, or create the tables there without it"),
+        // A policy names one.
+        ("42704", _) if error.why().starts_with("role ") => {
+            error.fix("CREATE ROLE …;  at the target, then run again: roles belong to the server and are not carried over")
+        }
         ("53200", _) => Error::new(Kind::ServerSetting, error.why())
             .fix("ALTER SYSTEM SET max_locks_per_transaction = 1024;  at the target, then restart it"),
         ("42501", _) => error.fix(

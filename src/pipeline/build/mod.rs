@@ -230,15 +230,19 @@ impl<'a> SchemaWork<'a> {
             .get(0);
         let version = u32::try_from(version / 10_000).unwrap_or(0);
         let pg_dump = PgDump::find(version).await?;
-        let mut carried = Carried::sort(pg_dump.schema(url, version).await?, self.plan)?;
-        // As pg_dump was asked to: what is a column is told by where it stands.
+        // As pg_dump is asked to: what is a column is told by where it stands.
         client.batch_execute("SET quote_all_identifiers = on").await.context("preparing to read the schema")?;
-        let mut reshaped = Vec::new();
+        let (mut tables, mut not_carried) = (Vec::new(), Vec::new());
         for table in self.reshaped() {
-            let create = reshaped::create(&client, self.plan, table, &mut carried.not_carried).await?;
-            reshaped.push((table.shaped.name.clone(), create));
+            tables.push(reshaped::look(&client, table).await?);
         }
-        Ok(FromSource { carried, reshaped })
+        let plan = reshaped::with_generated(self.plan, &self.config.transform, &tables, &mut not_carried);
+        let mut carried = Carried::sort(pg_dump.schema(url, version).await?, &plan)?;
+        let create = |table| reshaped::create(&plan, table, &mut not_carried);
+        let made: Vec<String> = tables.iter().map(create).collect();
+        carried.not_carried.extend(not_carried);
+        let names = self.reshaped().map(|table| table.shaped.name.clone());
+        Ok(FromSource { carried, reshaped: names.zip(made).collect() })
     }
 
     /// The carried entries; none if there is no `pg_dump`: then the tables were made by hand, and with them their keys.

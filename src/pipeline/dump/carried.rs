@@ -87,6 +87,17 @@ enum Absence {
     LeftOut,
 }
 
+impl Absence {
+    /// The same in words, of what is called so.
+    fn of(&self, name: &TableName) -> String {
+        match self {
+            Absence::NotMigrated => format!("needs {name}, which is not migrated"),
+            Absence::Reshaped => format!("is about {name}, which a rule gives another shape"),
+            Absence::LeftOut => format!("needs {name}, which is not carried over"),
+        }
+    }
+}
+
 impl Carried {
     /// Nothing at all.
     pub const fn nothing() -> Carried {
@@ -136,26 +147,22 @@ impl Carried {
         carried.roots.extend(names.filter(|(to, from)| to != from).map(|(to, from)| (to.clone(), from.clone())));
         let mut post_data = false;
         let mut made_after: HashSet<TableName> = HashSet::new();
-        let mut taken: HashSet<TableName> = HashSet::new();
+        let mut reshaper = reshape::Reshaper::new(plan);
         for mut entry in script.entries {
             post_data |= POST_DATA.contains(&entry.kind.as_str());
             let mut names = entry.names();
-            let concerned = reshape::concerns(&entry, &names, plan);
-            if concerned {
-                match reshape::entry(&entry, &names, plan) {
-                    Ok(shaped) => {
-                        (names, entry) = (shaped.names(), shaped);
-                        if let Some(twice) = makes(&entry, &names).find(|name| !taken.insert(name.clone())) {
-                            carried.not_carried.push(format!("{}: {twice} is another's name there", entry.label()));
-                            continue;
-                        }
-                    }
-                    Err(why) => {
-                        absent.extend(makes(&entry, &names).map(|name| (name, Absence::LeftOut)));
-                        carried.not_carried.push(format!("{}: {why}", entry.label()));
-                        continue;
-                    }
+            let lacks =
+                |name: &TableName| absent.get(name).filter(|why| **why != Absence::Reshaped).map(|why| why.of(name));
+            let reshaped = reshaper.entry(&entry, &names, lacks);
+            let concerned = reshaped.is_some();
+            match reshaped {
+                Some(Ok(shaped)) => (names, entry) = (shaped.names(), shaped),
+                Some(Err(why)) => {
+                    absent.extend(makes(&entry, &names).map(|name| (name, Absence::LeftOut)));
+                    carried.not_carried.push(format!("{}: {why}", entry.label()));
+                    continue;
                 }
+                None => {}
             }
             match leave_out(&entry, &names, &absent).filter(|_| !concerned) {
                 Some(reason) => {
@@ -182,7 +189,8 @@ impl Carried {
                 "CONSTRAINT" | "INDEX" if unique => carried.keys.push(entry),
                 "CONSTRAINT" | "INDEX" => carried.indexes.push(entry),
                 "INDEX ATTACH" => carried.attaches.push(entry),
-                _ if post_data => carried.after.push(entry),
+                // Tables of another shape are made after all others.
+                _ if post_data || concerned => carried.after.push(entry),
                 _ => carried.before.push(entry),
             }
         }
@@ -275,14 +283,12 @@ fn leave_out(entry: &DumpEntry, names: &[TableName], absent: &HashMap<TableName,
         {
             None
         }
-        (_, Absence::NotMigrated) => Some(format!("needs {name}, which is not migrated")),
-        (_, Absence::Reshaped) => Some(format!("is about {name}, which a rule gives another shape")),
-        (_, Absence::LeftOut) => Some(format!("needs {name}, which is not carried over")),
+        (_, why) => Some(why.of(name)),
     })
 }
 
 /// The relations and functions that an entry makes.
-fn makes(entry: &DumpEntry, names: &[TableName]) -> impl Iterator<Item = TableName> {
+pub(super) fn makes(entry: &DumpEntry, names: &[TableName]) -> impl Iterator<Item = TableName> {
     let name = match entry.kind.as_str() {
         "TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "TYPE"
         | "DOMAIN" | "FOREIGN TABLE" => names.first().cloned(),

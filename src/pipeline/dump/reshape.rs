@@ -1,38 +1,120 @@
-//! The source's indexes and constraints for tables that the rules give another shape.
+//! The source's indexes, constraints, policies, triggers and comments for tables that the rules give another shape.
 //!
 //! In: a statement that `pg_dump` or the catalogue wrote with every identifier quoted. Out: the same statement about the
-//! target's tables and columns, or why there is none: a column it needs does not travel. What an identifier stands for is
-//! told by where it stands; function, type, operator class and collation keep their names.
+//! target's tables and columns, or why there is none: a column it needs does not travel, or it holds text of its own (a
+//! trigger's function) that may name columns which are called otherwise there. What an identifier stands for is told by
+//! where it stands; function, type, operator class, role and collation keep their names.
+
+use std::collections::{HashMap, HashSet};
 
 use super::DumpEntry;
+use super::carried::makes;
 use super::script::{Token, tokens};
 use crate::schema::{Ident, TableName};
 use crate::transform::{Plan, TablePlan};
 
 /// Words after which an identifier is no column.
-const NAMES_FOLLOW: [&str; 7] = ["CONSTRAINT", "INDEX", "USING", "TABLESPACE", "COLLATE", "ON", "STATISTICS"];
+const NAMES_FOLLOW: [&str; 10] =
+    ["CONSTRAINT", "INDEX", "USING", "TABLESPACE", "COLLATE", "ON", "STATISTICS", "POLICY", "TRIGGER", "AS"];
 
-/// Whether the entry is about the shape of a table of the plan that the rules reshape, and can be written for the target.
-pub(super) fn concerns(entry: &DumpEntry, names: &[TableName], plan: &Plan) -> bool {
-    let ours = |name: &TableName| plan.get(name).is_some();
-    matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT" | "FK CONSTRAINT")
-        && !entry.says(&["PRIMARY", "KEY"])
-        && names.first().is_some_and(ours)
-        && names.iter().any(|name| plan.get(name).is_some_and(|table| table.reshaped))
+/// Brings the entries of a dump, in its order, into the shape of the target's tables.
+pub(super) struct Reshaper<'a> {
+    plan: &'a Plan,
+    /// Constraints, policies and triggers that go over: what a comment on one may be about.
+    kept: HashSet<(TableName, String)>,
+    /// The indexes that go over, with their names there.
+    indexes: HashMap<TableName, TableName>,
+    /// What is made there.
+    taken: HashSet<TableName>,
 }
 
-/// The entry for the target, or why there is none.
-pub(super) fn entry(entry: &DumpEntry, names: &[TableName], plan: &Plan) -> Result<DumpEntry, String> {
-    let table = names.first().and_then(|name| plan.get(name)).ok_or("is about no table of the migration")?;
+impl<'a> Reshaper<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Reshaper<'a> {
+        Reshaper { plan, kept: HashSet::new(), indexes: HashMap::new(), taken: HashSet::new() }
+    }
+
+    /// The entry for the target, or why there is none. `None`: it is not about the shape of a table that the rules
+    /// reshape, or cannot be written for the target. `lacks`: why the target does not have what is called so.
+    pub(super) fn entry(
+        &mut self,
+        entry: &DumpEntry,
+        names: &[TableName],
+        lacks: impl Fn(&TableName) -> Option<String>,
+    ) -> Option<Result<DumpEntry, String>> {
+        let first = names.first()?;
+        if entry.kind == "COMMENT" && entry.says(&["COMMENT", "ON", "INDEX"]) {
+            let there = self.indexes.get(first).filter(|there| *there != first)?;
+            return Some(Ok(DumpEntry { sql: entry.sql.replacen(&first.sql(), &there.sql(), 1), ..entry.clone() }));
+        }
+        let table = self.plan.get(first)?;
+        let concerned = match entry.kind.as_str() {
+            "INDEX" | "CONSTRAINT" | "FK CONSTRAINT" => {
+                !entry.says(&["PRIMARY", "KEY"])
+                    && names.iter().any(|name| self.plan.get(name).is_some_and(|table| table.reshaped))
+            }
+            "POLICY" | "ROW SECURITY" | "TRIGGER" => table.reshaped,
+            "COMMENT" => table.reshaped && self.is_about_what_is_there(entry, first),
+            _ => false,
+        };
+        if !concerned {
+            return None;
+        }
+        let lacking = names.iter().find_map(lacks);
+        let written = lacking.map_or_else(|| write(entry, self.plan, table), Err).and_then(|there| {
+            let twice = makes(&there, &there.names()).find(|name| !self.taken.insert(name.clone()));
+            match twice {
+                Some(twice) => Err(format!("{twice} is another's name there")),
+                None => Ok(there),
+            }
+        });
+        if let Ok(there) = &written {
+            match entry.kind.as_str() {
+                "INDEX" => {
+                    let named = |entry: &DumpEntry| Some(TableName::new(entry.schema.as_ref()?, &entry.name));
+                    self.indexes.extend(named(entry).zip(named(there)));
+                }
+                "COMMENT" | "ROW SECURITY" => {}
+                _ => drop(self.kept.insert((first.clone(), own_name(entry, table).to_owned()))),
+            }
+        }
+        Some(written)
+    }
+
+    /// Whether a comment is on a table, a column, or on something of a table that goes over.
+    fn is_about_what_is_there(&self, entry: &DumpEntry, table: &TableName) -> bool {
+        let mut tokens = tokens(&entry.sql).map(|(_, token)| token).skip(2);
+        match (tokens.next(), tokens.next()) {
+            (Some(Token::Word("TABLE" | "COLUMN")), _) => true,
+            (Some(Token::Word("CONSTRAINT" | "POLICY" | "TRIGGER")), Some(Token::Ident(name))) => {
+                self.kept.contains(&(table.clone(), unquoted(name)))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `orders_pkey` of `orders orders_pkey`.
+fn own_name<'a>(entry: &'a DumpEntry, table: &TablePlan) -> &'a str {
+    let name = entry.name.strip_prefix(table.source.name.table.as_str());
+    name.and_then(|name| name.strip_prefix(' ')).unwrap_or(&entry.name)
+}
+
+fn write(entry: &DumpEntry, plan: &Plan, table: &TablePlan) -> Result<DumpEntry, String> {
     if entry.says(&["ALTER", "INDEX"]) {
         return Err("sets an option of the index".to_owned());
     }
     let (from, to) = (&table.source.name, &table.shaped.name);
-    let name = entry.name.strip_prefix(from.table.as_str()).filter(|rest| rest.starts_with(' '));
+    let same_columns = table.passthrough
+        && table.shaped.columns.iter().zip(&table.source.columns).all(|(there, here)| there.name == here.name);
+    if entry.kind == "TRIGGER" && !same_columns {
+        return Err(format!("its function may name columns of {from} that have another name there, or do not travel"));
+    }
+    let rest = entry.name.strip_prefix(from.table.as_str());
+    let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(' '));
     Ok(DumpEntry {
-        name: name.map_or_else(|| entry.name.clone(), |rest| format!("{}{rest}", to.table)),
+        name: rest.map_or_else(|| entry.name.clone(), |rest| format!("{}{rest}", to.table)),
         schema: Some(to.schema.clone()),
-        sql: statement(&entry.sql, plan, None)?,
+        sql: statement(&entry.sql, plan, Some(table))?,
         ..entry.clone()
     })
 }
@@ -61,6 +143,17 @@ pub fn statement(sql: &str, plan: &Plan, about: Option<&TablePlan>) -> Result<St
                     at += 1;
                 }
             }
+            Token::Word("SELECT") if before == Some(Token::Symbol('(')) => {
+                return Err("looks into tables by a query of its own".into());
+            }
+            // The roles of a policy.
+            Token::Word("TO") => {
+                while token(at + 1)
+                    .is_some_and(|token| !matches!(token, Token::Word("USING" | "WITH") | Token::Symbol(';')))
+                {
+                    at += 1;
+                }
+            }
             Token::Symbol(')') => referenced = None,
             Token::Ident(name) if token(at + 1) == Some(Token::Symbol('.')) => {
                 let Some(Token::Ident(second)) = token(at + 2) else { return Err("is not written as expected".into()) };
@@ -74,6 +167,11 @@ pub fn statement(sql: &str, plan: &Plan, about: Option<&TablePlan>) -> Result<St
                     Some(plan) => {
                         let (from, to) = (tokens[at].0, tokens[at + 2].0 + second.len() + 2);
                         put(from, to, &plan.shaped.name.sql());
+                        // `"schema"."table"."column"`, of COMMENT ON COLUMN.
+                        if let (Some(Token::Symbol('.')), Some(Token::Ident(third))) = (token(at + 3), token(at + 4)) {
+                            let there = travelling(plan, third)?;
+                            put(tokens[at + 4].0, tokens[at + 4].0 + third.len() + 2, &Ident(there).to_string());
+                        }
                         if refers {
                             referenced = Some(plan);
                         } else {
@@ -88,9 +186,7 @@ pub fn statement(sql: &str, plan: &Plan, about: Option<&TablePlan>) -> Result<St
             Token::Ident(name) if is_column(before, token(at + 1)) => {
                 let Some(table) = referenced.or(own) else { return Err("is not written as expected".into()) };
                 if table.reshaped {
-                    let there = column(table, &unquoted(name)).ok_or_else(|| {
-                        format!("needs column {:?} of {}, which does not travel", unquoted(name), table.source.name)
-                    })?;
+                    let there = travelling(table, name)?;
                     put(tokens[at].0, tokens[at].0 + name.len() + 2, &Ident(there).to_string());
                 }
             }
@@ -100,6 +196,11 @@ pub fn statement(sql: &str, plan: &Plan, about: Option<&TablePlan>) -> Result<St
     }
     put(sql.len(), sql.len(), "");
     Ok(out)
+}
+
+fn travelling<'a>(table: &'a TablePlan, name: &str) -> Result<&'a str, String> {
+    column(table, &unquoted(name))
+        .ok_or_else(|| format!("needs column {:?} of {}, which does not travel", unquoted(name), table.source.name))
 }
 
 fn is_column(before: Option<Token<'_>>, after: Option<Token<'_>>) -> bool {
