@@ -12,7 +12,7 @@ use cutwater::change::{Begin, ChangeEvent, Commit, Datum, Lsn, Message, Op, Posi
 use cutwater::config::{ApplyConfig, Existing, OnError, Url};
 use cutwater::error::{Error, Kind};
 use cutwater::postgres::ConnInfo;
-use cutwater::schema::{Column, ColumnType, Key, Relkind, ReplicaIdentity, TableName, TableSchema};
+use cutwater::schema::{Column, ColumnType, TableName, TableSchema};
 use cutwater::source::{CopyChunk, CopyFormat, CopyStream, SourceIdentity};
 use cutwater::target::postgres::{LeaseOutcome, PgApplier, PgTarget};
 use cutwater::target::state::{Lease, NewTable};
@@ -124,31 +124,9 @@ fn begin(end: u64) -> ChangeEvent {
 
 /// A table as the stream describes it: columns as (name, type), the key by index.
 fn table(name: &str, columns: &[(&str, &str)], key: Option<&[usize]>) -> Arc<TableSchema> {
-    let columns = columns.iter().map(|&(name, ty)| Column {
-        name: name.into(),
-        ty: ColumnType {
-            oid: 0,
-            schema: "pg_catalog".into(),
-            name: ty.into(),
-            modifier: -1,
-            display: ty.into(),
-            portable_binary: true,
-            is_array: ty.starts_with('_'),
-            has_equality: ty != "json",
-        },
-        not_null: false,
-        identity: None,
-    });
-    Arc::new(TableSchema {
-        id: 1,
-        name: TableName::new("public", name),
-        columns: columns.collect(),
-        key: key.map(|columns| Key { columns: columns.to_vec() }),
-        replica_identity: ReplicaIdentity::Default,
-        kind: Relkind::Plain,
-        estimated_rows: 0,
-        bytes: 0,
-    })
+    let ty = |ty: &str| ColumnType { has_equality: ty != "json", ..ColumnType::built_in(0, ty) };
+    let columns = columns.iter().map(|&(name, of)| Column::new(name, ty(of))).collect();
+    Arc::new(TableSchema::new(TableName::new("public", name), columns, key.map(<[usize]>::to_vec)))
 }
 
 /// A field: `None` is NULL, `"\u{0}"` a value that was not sent.

@@ -158,20 +158,11 @@ impl Batcher {
 mod tests {
     use super::*;
     use crate::change::{Begin, Commit, Lsn, Op, Row, RowChange};
-    use crate::schema::{Relkind, ReplicaIdentity, TableName, TableSchema};
+    use crate::schema::{TableName, TableSchema};
     use std::sync::Arc;
 
     fn row() -> ChangeEvent {
-        let table = TableSchema {
-            id: 1,
-            name: TableName::new("public", "t"),
-            columns: Vec::new(),
-            key: None,
-            replica_identity: ReplicaIdentity::Default,
-            kind: Relkind::Plain,
-            estimated_rows: 0,
-            bytes: 0,
-        };
+        let table = TableSchema::new(TableName::new("public", "t"), Vec::new(), None);
         let new = Some(Row::from_iter([]));
         ChangeEvent::Row(RowChange { table: Arc::new(table), op: Op::Insert, old: None, old_is_key_only: false, new })
     }

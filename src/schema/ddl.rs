@@ -49,37 +49,19 @@ pub fn add_primary_key(table: &TableSchema) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, ColumnType, Key, Relkind, ReplicaIdentity, TableName};
+    use crate::schema::{Column, ColumnType, TableName};
 
     fn column(name: &str, display: &str, not_null: bool, identity: Option<IdentityColumn>) -> Column {
-        let ty = ColumnType {
-            oid: 0,
-            schema: "pg_catalog".into(),
-            name: display.into(),
-            modifier: -1,
-            display: display.into(),
-            portable_binary: true,
-            is_array: false,
-            has_equality: true,
-        };
-        Column { name: name.into(), ty, not_null, identity }
+        Column { not_null, identity, ..Column::new(name, ColumnType::built_in(0, display)) }
     }
 
     #[test]
     fn a_reshaped_table_keeps_types_nullness_identity_defaults_and_key() {
-        let table = TableSchema {
-            id: 1,
-            name: TableName::new("app", "Peo\"ple"),
-            columns: vec![
-                column("id", "bigint", true, Some(IdentityColumn::Always)),
-                column("email", "character varying(40)", false, None),
-            ],
-            key: Some(Key { columns: vec![0] }),
-            replica_identity: ReplicaIdentity::Default,
-            kind: Relkind::Plain,
-            estimated_rows: 0,
-            bytes: 0,
-        };
+        let columns = vec![
+            column("id", "bigint", true, Some(IdentityColumn::Always)),
+            column("email", "character varying(40)", false, None),
+        ];
+        let table = TableSchema::new(TableName::new("app", "Peo\"ple"), columns, Some(vec![0]));
         let defaults = HashMap::from([("email".to_owned(), "'x'::text".to_owned())]);
         insta::assert_snapshot!(create_table(&table, &defaults, &HashMap::new()), @r#"
         CREATE TABLE "app"."Peo""ple" (

@@ -25,6 +25,20 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
+    /// A plain table, known by its columns and the places of its key among them alone.
+    pub fn new(name: TableName, columns: Vec<Column>, key: Option<Vec<usize>>) -> TableSchema {
+        TableSchema {
+            id: 1,
+            name,
+            columns,
+            key: key.map(|columns| Key { columns }),
+            replica_identity: ReplicaIdentity::Default,
+            kind: Relkind::Plain,
+            estimated_rows: 0,
+            bytes: 0,
+        }
+    }
+
     /// The column called `name`.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
@@ -87,7 +101,28 @@ pub struct ColumnType {
     pub has_equality: bool,
 }
 
+impl Column {
+    /// A column that may be null.
+    pub fn new(name: impl Into<String>, ty: ColumnType) -> Column {
+        Column { name: name.into(), ty, not_null: false, identity: None }
+    }
+}
+
 impl ColumnType {
+    /// A type of the server's own, called as it is displayed, that travels in binary and can be compared.
+    pub fn built_in(oid: u32, name: &str) -> ColumnType {
+        ColumnType {
+            oid,
+            schema: "pg_catalog".into(),
+            name: name.into(),
+            modifier: -1,
+            display: name.into(),
+            portable_binary: true,
+            is_array: name.starts_with('_'),
+            has_equality: true,
+        }
+    }
+
     /// The type's name for a cast, quoted and without modifier, so that a cast never truncates.
     pub fn sql(&self) -> String {
         format!("{}.{}", super::Ident(&self.schema), super::Ident(&self.name))

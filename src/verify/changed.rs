@@ -312,19 +312,10 @@ async fn read(client: &Client, sql: &str, keys: &[Vec<String>]) -> Result<HashMa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Relkind, ReplicaIdentity, TableName, TableSchema};
+    use crate::schema::{TableName, TableSchema};
 
     fn keys(count: u64) -> Keys {
-        let table = Arc::new(TableSchema {
-            id: 1,
-            name: TableName::new("public", "t"),
-            columns: Vec::new(),
-            key: None,
-            replica_identity: ReplicaIdentity::Default,
-            kind: Relkind::Plain,
-            estimated_rows: 0,
-            bytes: 0,
-        });
+        let table = Arc::new(TableSchema::new(TableName::new("public", "t"), Vec::new(), None));
         let plan = Plan::compile(&[], &[table]).expect("no rules, no mistakes");
         Keys { table: Arc::clone(plan.tables().next().expect("one")), generation: 1, count }
     }

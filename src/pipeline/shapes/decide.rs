@@ -278,33 +278,16 @@ pub(super) fn no_longer_there(name: &TableName, now: Option<&TableName>) -> (Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{ColumnType, Key, Relkind};
+    use crate::schema::{ColumnType, Key};
 
     fn column(name: &str, oid: u32, modifier: i32) -> Column {
-        let ty = ColumnType {
-            oid,
-            schema: "pg_catalog".into(),
-            name: format!("t{oid}"),
-            modifier,
-            display: if modifier < 0 { format!("t{oid}") } else { format!("t{oid}({modifier})") },
-            portable_binary: true,
-            is_array: false,
-            has_equality: true,
-        };
-        Column { name: name.into(), ty, not_null: false, identity: None }
+        let ty = ColumnType::built_in(oid, &format!("t{oid}"));
+        let display = if modifier < 0 { ty.display.clone() } else { format!("t{oid}({modifier})") };
+        Column::new(name, ColumnType { modifier, display, ..ty })
     }
 
     fn table(columns: Vec<Column>) -> TableSchema {
-        TableSchema {
-            id: 5,
-            name: TableName::new("public", "t"),
-            columns,
-            key: Some(Key { columns: vec![0] }),
-            replica_identity: ReplicaIdentity::Default,
-            kind: Relkind::Plain,
-            estimated_rows: 0,
-            bytes: 0,
-        }
+        TableSchema { id: 5, ..TableSchema::new(TableName::new("public", "t"), columns, Some(vec![0])) }
     }
 
     fn fact(number: i16, name: &str, oid: u32) -> Fact {

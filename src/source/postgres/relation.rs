@@ -114,34 +114,14 @@ pub fn describe_difference(old: &TableSchema, new: &TableSchema) -> String {
 mod tests {
     use super::super::pgoutput::RelationColumn;
     use super::*;
-    use crate::schema::Relkind;
 
     fn table() -> TableSchema {
-        let column = |name: &str, oid| Column {
-            name: name.into(),
-            ty: ColumnType {
-                oid,
-                schema: "pg_catalog".into(),
-                name: "x".into(),
-                modifier: -1,
-                display: format!("t{oid}"),
-                portable_binary: true,
-                is_array: false,
-                has_equality: true,
-            },
+        let column = |name: &str, oid: u32| Column {
             not_null: true,
-            identity: None,
+            ..Column::new(name, ColumnType::built_in(oid, &format!("t{oid}")))
         };
-        TableSchema {
-            id: 5,
-            name: TableName::new("public", "t"),
-            columns: vec![column("id", 20), column("a", 25)],
-            key: Some(Key { columns: vec![0] }),
-            replica_identity: ReplicaIdentity::Default,
-            kind: Relkind::Plain,
-            estimated_rows: 0,
-            bytes: 0,
-        }
+        let columns = vec![column("id", 20), column("a", 25)];
+        TableSchema { id: 5, ..TableSchema::new(TableName::new("public", "t"), columns, Some(vec![0])) }
     }
 
     fn seen(name: &str, identity: u8, columns: &[(&str, u32, bool)]) -> Relation {

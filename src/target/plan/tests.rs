@@ -8,34 +8,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::change::Op;
-use crate::schema::{Column, ColumnType, Key, Relkind, ReplicaIdentity, TableName};
+use crate::schema::{Column, ColumnType, TableName};
 
 pub(crate) fn table(key: Option<Vec<usize>>) -> Arc<TableSchema> {
-    let column = |name: &str| Column {
-        name: name.into(),
-        ty: ColumnType {
-            oid: 25,
-            schema: "pg_catalog".into(),
-            name: "text".into(),
-            modifier: -1,
-            display: "text".into(),
-            portable_binary: true,
-            is_array: false,
-            has_equality: true,
-        },
-        not_null: false,
-        identity: None,
-    };
-    Arc::new(TableSchema {
-        id: 1,
-        name: TableName::new("public", "t"),
-        columns: vec![column("a"), column("k"), column("b")],
-        key: key.map(|columns| Key { columns }),
-        replica_identity: ReplicaIdentity::Default,
-        kind: Relkind::Plain,
-        estimated_rows: 0,
-        bytes: 0,
-    })
+    let columns = ["a", "k", "b"].map(|name| Column::new(name, ColumnType::built_in(25, "text")));
+    Arc::new(TableSchema::new(TableName::new("public", "t"), columns.into(), key))
 }
 
 /// Key → the two other columns. The key is the middle column.
