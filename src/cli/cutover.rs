@@ -107,7 +107,7 @@ fn report(progress: &Progress<'_>) {
         Progress::LateMade(count) => tracing::info!(count, "foreign keys and triggers are made"),
         Progress::Validating(count) => tracing::info!(count, "validating foreign keys; the target is live meanwhile"),
         Progress::Refreshing(count) => {
-            tracing::info!(count, "refreshing materialized views; the target is live meanwhile")
+            tracing::info!(count, "refreshing materialized views; the target is live meanwhile");
         }
         Progress::Switching(Some(command)) => tracing::info!(command, "moving the clients"),
         Progress::Switching(None) => tracing::info!("no switch_command: move the clients now"),

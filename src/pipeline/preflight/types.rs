@@ -48,6 +48,9 @@ pub(super) async fn columns(client: &Client, plan: &Plan, report: &mut Report) -
     Ok(())
 }
 
+/// Columns, each with its table.
+type Columns<'a> = Vec<(&'a TableName, &'a str)>;
+
 /// Types that the target lacks and that no schema brings there. A table that is there already has the types it has.
 pub(super) async fn at_target(old: &Client, new: &Client, plan: &Plan, report: &mut Report) -> Result<()> {
     let doing = "looking for the types of the columns at the target";
@@ -66,7 +69,7 @@ pub(super) async fn at_target(old: &Client, new: &Client, plan: &Plan, report: &
     let sql = "SELECT coalesce(array_agg(t), '{}') FROM unnest($1::text[], $2::text[]) AS needed (t, e)
                 WHERE to_regtype(t) IS NULL AND NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = e)";
     let missing: Vec<String> = new.query_one(sql, &[&types, &extensions]).await.context(doing)?.get(0);
-    let mut lacking: BTreeMap<(&str, Option<&str>), Vec<(&TableName, &str)>> = BTreeMap::new();
+    let mut lacking: BTreeMap<(&str, Option<&str>), Columns<'_>> = BTreeMap::new();
     for row in &needed {
         let (table, column, ty): (u32, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let Some(plan) = plan.tables().find(|plan| plan.source.id == table) else { continue };

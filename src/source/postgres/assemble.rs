@@ -139,7 +139,7 @@ impl Assembler {
         if self.ignores
             && let Some([b'I' | b'U' | b'D', id @ ..]) = frames.get(..length.min(5))
             && let Ok(id) = <[u8; 4]>::try_from(id).map(u32::from_be_bytes)
-            && !self.last.as_ref().is_some_and(|(last, _)| *last == id)
+            && self.last.as_ref().is_none_or(|(last, _)| *last != id)
             && matches!(self.relations.get(&id), Some(Known::Ignored))
         {
             frames.advance(length);
