@@ -80,7 +80,7 @@ impl Assembler {
             }
             match tag {
                 b'd' => self.copy_data(&mut frames, length, events, &mut said)?,
-                b'E' => return Err(server_error(&frames[..length])),
+                b'E' => return Err(for_good(server_error(&frames[..length]))),
                 b'c' => return Err(Error::new(Kind::Connection, "the source ended the stream: it is shutting down")),
                 _ => frames.advance(length),
             }
@@ -287,4 +287,16 @@ fn timestamp(micros: PgMicros) -> Result<Timestamp> {
         .checked_add(PG_EPOCH * 1_000_000)
         .and_then(|micros| Timestamp::from_microsecond(micros).ok())
         .ok_or_else(|| Error::new(Kind::Protocol, format!("a commit time of {micros} µs is out of range")))
+}
+
+/// A row that is too large for a message stays in the log, whatever becomes of it at the source.
+fn for_good(error: Error) -> Error {
+    if error.suggestion().is_some_and(|fix| fix.contains("more than 1 GB")) {
+        return Error::new(error.kind(), error.why()).fix(
+            "a change that made a row of more than 1 GB is in the log, and no stream gets past it: find the row by the \
+             octet_length of its columns and make it smaller at the source; then cutwater teardown, and cutwater run copies \
+             everything anew",
+        );
+    }
+    error
 }
