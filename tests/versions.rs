@@ -6,6 +6,8 @@
 mod decoder;
 #[path = "versions/heartbeat.rs"]
 mod heartbeat;
+#[path = "versions/membership.rs"]
+mod membership;
 mod support;
 
 use std::time::Duration;
