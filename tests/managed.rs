@@ -380,7 +380,16 @@ async fn a_publication_that_leaves_something_out_is_refused_at_the_start_and_in_
         // Nor does another run pass over it.
         let again = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
         assert!(again.stderr.contains(said), "{said}\n{}", again.stderr);
-        source.execute(&format!("ALTER PUBLICATION {name} SET TABLE a, b, c, cutwater.fence")).await;
+        source
+            .execute(&format!(
+                "ALTER PUBLICATION {name} SET TABLE a, b, c, cutwater.fence;
+                 ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"
+            ))
+            .await;
+        // That it is whole again brings nothing back.
+        let again = cutwater.run(&["run", "--until", "caught-up"], LONG).await.assert_code(1);
+        assert!(again.stderr.contains("changes made meanwhile may not be in the stream"), "{}", again.stderr);
+        cutwater.run(&["verify", "--repair"], LONG).await.assert_code(0);
     }
 }
 

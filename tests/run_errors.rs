@@ -326,10 +326,13 @@ async fn a_publication_that_was_altered_for_a_while_is_a_refusal_and_not_a_silen
     // Beside a live run: other options for a while.
     let run = cutwater.start(&["run"]);
     wait_for("the stream", MINUTE, async || run.stderr().contains("following the source")).await;
-    source.execute(&format!("ALTER PUBLICATION {publication} SET (publish = 'insert')")).await;
-    source.execute("DELETE FROM public.item WHERE id = 2").await;
-    let options = "publish = 'insert, update, delete, truncate'";
-    source.execute(&format!("ALTER PUBLICATION {publication} SET ({options})")).await;
+    // In one transaction: nobody sees it as it is meanwhile.
+    source
+        .execute(&format!(
+            "BEGIN; ALTER PUBLICATION {publication} SET (publish = 'insert'); DELETE FROM public.item WHERE id = 2;
+             ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate'); COMMIT"
+        ))
+        .await;
     let finished = run.wait(MINUTE).await.assert_code(1);
     assert_says(&finished, &["was altered or made anew while public.item, public.stays were followed"]);
     cutwater.run(&["tables", "resync", "public.item", "public.stays"], MINUTE).await.assert_code(0);

@@ -231,14 +231,15 @@ impl Shapes {
 
     /// Looks whether the source's catalogue is another than the one the target follows.
     pub async fn look(&mut self) -> Result<()> {
-        if let Some(membership) = &self.membership {
-            membership.look().await?;
-        }
         if let Some(partitions) = &mut self.partitions {
             partitions.look().await?;
         }
         let ids: Vec<u32> = self.tables.values().map(|known| known.shape.id).collect();
         let (looks, at) = self.source.look(&ids).await?;
+        // After it: what is wrong with the publication now says more than that it was altered.
+        if let Some(membership) = &self.membership {
+            membership.look().await?;
+        }
         if self.looked.as_ref() == Some(&looks) {
             return Ok(());
         }
