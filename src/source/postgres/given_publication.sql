@@ -9,7 +9,7 @@ SELECT format('%I.%I', wanted.nsp, wanted.rel),
          ON p.pubname = $1 AND p.schemaname = wanted.nsp AND p.tablename = wanted.rel
  WHERE p.tablename IS NULL
     OR to_jsonb(p) ->> 'rowfilter' IS NOT NULL
-    OR jsonb_array_length(to_jsonb(p) -> 'attnames')
+    OR jsonb_array_length(nullif(to_jsonb(p) -> 'attnames', 'null'))
        < (SELECT count(*) FROM pg_catalog.pg_attribute a
             JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
