@@ -105,6 +105,9 @@ pub struct Truncate {
     pub restart_identity: bool,
     /// Tables of it (target's names) that lose only the rows of this condition: of the others the copy is younger.
     pub conditions: Vec<(TableName, String)>,
+    /// Tables (target's names) that it emptied too, and that somebody else empties here, or has: what in them refers to a
+    /// row of these tables is no reason to keep it.
+    pub elsewhere: Vec<TableName>,
 }
 
 /// A marker that the engine itself wrote into the source's log.

@@ -186,6 +186,12 @@ pub struct ApplyConfig {
     pub batch_bytes: ByteSize,
     /// How long a batch may wait for more transactions when the stream is quiet; out of a backlog it is ten times as long.
     pub linger: HumanDuration,
+    /// Connections that apply at the same time, each with tables of its own; at most 64. More than one is faster where
+    /// several tables change at once, and gives up that a reader at the target only sees states the source had: a
+    /// transaction over tables of several workers becomes visible table by table. A cutover is as exact as with one.
+    /// Another number is taken up by the next run.
+    #[schemars(extend("x-unit" = "connections"))]
+    pub workers: usize,
     /// What to do about a row the target refuses.
     pub on_error: OnError,
     /// What to do when a table's columns are changed at the source in mid-migration.
@@ -198,6 +204,7 @@ impl Default for ApplyConfig {
             batch_rows: 50_000,
             batch_bytes: ByteSize(16 << 20),
             linger: HumanDuration(Duration::from_millis(5)),
+            workers: 1,
             on_error: OnError::Stop,
             ddl: Ddl::Follow,
         }

@@ -17,6 +17,7 @@ pub const MAY_CHANGE: &[&str] = &[
     "apply.batch_rows",
     "apply.batch_bytes",
     "apply.linger",
+    "apply.workers",
     "apply.on_error",
     "apply.ddl",
     "cutover.switch_command",

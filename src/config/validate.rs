@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         ("snapshot.resume_rows", config.snapshot.resume_rows),
         ("snapshot.max_rows_per_second", config.snapshot.max_rows_per_second.unwrap_or(1)),
         ("apply.batch_rows", config.apply.batch_rows as u64),
+        ("apply.workers", config.apply.workers as u64),
     ];
     for (key, value) in positive {
         if value == 0 {
@@ -45,6 +46,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     }
     if config.snapshot.workers > 256 {
         return Err(wrong("snapshot.workers", "at most 256: each is a connection at both ends"));
+    }
+    if config.apply.workers > 64 {
+        return Err(wrong("apply.workers", "at most 64: each is a connection to the target"));
     }
     if config.source.on_limit != OnLimit::Warn && config.source.max_retained.is_none() {
         return Err(wrong("source.on_limit", "it says what happens at max_retained, which is not set"));

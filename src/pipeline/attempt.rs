@@ -460,17 +460,30 @@ impl Following<'_> {
 
     /// Starts the stream and follows it to its end. `plan` grows by the tables that have joined.
     async fn once(&self, plan: &mut Plan, goal: &Goal, stop: &CancellationToken) -> Result<Ended> {
+        loop {
+            // Workers that are apart, after a crash, keep their tables until they are together again.
+            if let Some(ended) = self.stretch(plan, goal, stop).await? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// The same; `None`: the workers are together, and may be others from here on.
+    async fn stretch(&self, plan: &mut Plan, goal: &Goal, stop: &CancellationToken) -> Result<Option<Ended>> {
         let Following { job, lease, vitals, .. } = self;
         // Before anything else is read: it waits for a hand-over whose end is not known.
-        let applier = job.target.applier(lease, &vitals.steering().now().apply).await?;
+        let config = vitals.steering().now().apply;
+        let routing = job.target.state().route(lease, config.workers).await?;
+        let applier = job.target.workers(lease, &config, &routing).await?;
         let from = applier.checkpoint();
         // Known from here on, also if the stream never starts: lag that nobody can tell would read as none.
         vitals.durable(&from, None);
         if let Goal::Position(goal) = goal
             && from.get() >= goal
         {
-            return Ok(Ended::GoalReached);
+            return Ok(Some(Ended::GoalReached));
         }
+        let together = routing.furthest_beyond().cloned().map(Goal::Position);
         let tables = job.target.state().tables().await?;
         let copied = tables.into_iter().filter(|table| table.stage == TableStage::Copied);
         let copied_at: HashMap<TableName, Position> = copied.filter_map(|t| Some((t.source, t.copied_at?))).collect();
@@ -489,16 +502,26 @@ impl Following<'_> {
         let partitions = Watch::new(&job.source, job.target.state(), leaves::partitioned(plan)).await?;
         let stream = job.source.stream(from.get(), &sources, &budget).await?;
         shapes = shapes.watching(partitions, membership::Watch::begin(job, lease, plan).await?);
-        tracing::info!(from = %from.get(), "following the source");
+        tracing::info!(from = %from.get(), workers = routing.workers(), "following the source");
         let copied_at = copied_at.into_iter().filter_map(|(name, at)| Some((plan.get(&name)?.source.id, at)));
         let mut copied_at: HashMap<u32, Position> = copied_at.collect();
         let mixed = chunks::mixed(job.target.state(), plan, &job.config.transform).await?;
         copied_at.extend(mixed.iter().map(|(id, (oldest, _))| (*id, oldest.clone())));
-        let mut router = Router::new(copied_at, mixed.into_iter().map(|(id, (_, mixed))| (id, mixed)).collect());
+        for table in plan.tables().map(|table| &table.source) {
+            if let Some(beyond) = routing.beyond(&table.name) {
+                let at = copied_at.entry(table.id).or_insert_with(|| beyond.clone());
+                if *at < *beyond {
+                    *at = beyond.clone();
+                }
+            }
+        }
+        let mut router = Router::new(copied_at, mixed.into_iter().map(|(id, (_, mixed))| (id, mixed)).collect())
+            .naming(plan.tables().map(|table| (table.source.id, table.shaped.name.clone())).collect());
         let settling = chunks::Settling { source: &job.source, state: job.target.state(), lease };
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
-        let terms = Terms { goal, copied_until, budget: &budget, settling: &settling };
-        follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, stop).await
+        let terms = Terms { goal: together.as_ref().unwrap_or(goal), copied_until, budget: &budget, settling: &settling };
+        let ended = follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, stop).await?;
+        Ok((ended == Ended::Stopped || together.is_none()).then_some(ended))
     }
 }

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::restart::MAY_CHANGE;
 use crate::config::{ApplyConfig, ByteSize, Config, HumanDuration, SnapshotConfig};
 use crate::error::{Error, Kind, Result};
 use crate::target::state::Control;
@@ -219,7 +220,8 @@ fn set(snapshot: &mut SnapshotConfig, apply: &mut ApplyConfig, key: &str, value:
             apply.linger = linger;
         }
         _ => {
-            let why = format!("{key:?} cannot be set on a live run");
+            let next = if MAY_CHANGE.contains(&key) { ": the next run takes it from the config file" } else { "" };
+            let why = format!("{key:?} cannot be set on a live run{next}");
             return Err(Error::new(Kind::Config, why).fix(format!("settable on a live run:\n{}", list())));
         }
     }

@@ -280,10 +280,12 @@ enum Settled {
 #[derive(Debug)]
 pub struct Router {
     /// Where each table's copy was taken, by the source's id: transactions that committed before it are in it. Of a table
-    /// in `mixed`, the oldest.
+    /// in `mixed`, the oldest. Of a table whose worker is beyond the stream's beginning, where that is.
     copied_at: HashMap<u32, Position>,
     /// Tables whose ranges were copied at different positions.
     mixed: HashMap<u32, Mixed>,
+    /// What the tables are called at the target, by the source's id.
+    targets: HashMap<u32, TableName>,
     /// The description that the stream gave last of each table, and how its rows are written.
     learned: HashMap<TableName, (Arc<TableSchema>, Arc<TablePlan>)>,
     /// The transaction under way.
@@ -295,7 +297,12 @@ pub struct Router {
 impl Router {
     /// A router for tables that were copied at these positions.
     pub fn new(copied_at: HashMap<u32, Position>, mixed: HashMap<u32, Mixed>) -> Self {
-        Router { copied_at, mixed, learned: HashMap::new(), begin: None, last: None }
+        Router { copied_at, mixed, targets: HashMap::new(), learned: HashMap::new(), begin: None, last: None }
+    }
+
+    /// Knows what tables are called at the target whose changes it has not met yet.
+    pub fn naming(self, targets: HashMap<u32, TableName>) -> Self {
+        Router { targets, ..self }
     }
 
     /// The table of the event whose description was not met yet, if the event is for the target.
@@ -375,9 +382,12 @@ impl Router {
                 Some(ChangeEvent::Begin(begin))
             }
             ChangeEvent::Truncate(mut truncate) => {
-                let tables = std::mem::take(&mut truncate.tables);
-                truncate.tables =
-                    tables.iter().filter_map(|t| self.plan_of(t).map(|plan| Arc::clone(&plan.shaped))).collect();
+                for table in std::mem::take(&mut truncate.tables) {
+                    match self.plan_of(&table) {
+                        Some(plan) => truncate.tables.push(Arc::clone(&plan.shaped)),
+                        None => truncate.elsewhere.extend(self.targets.get(&table.id).cloned()),
+                    }
+                }
                 (!truncate.tables.is_empty()).then_some(ChangeEvent::Truncate(truncate))
             }
             // What it means is found out when the first row of it is for the target.

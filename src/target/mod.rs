@@ -6,6 +6,7 @@
 //! that wakes up late is fenced. What Cutwater remembers about a migration is kept here too: [`postgres::State`].
 //! Nothing here reads a source.
 
+pub mod parallel;
 pub mod plan;
 pub mod postgres;
 pub mod state;

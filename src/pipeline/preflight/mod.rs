@@ -167,6 +167,14 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
     let absent = target::tables(&new, config, plan, &mut report).await?;
     programs(&facts, absent, &mut report).await;
     views::look(&old, &mut report).await?;
+    if config.apply.workers > 1 {
+        let text = format!(
+            "{} workers apply the changes ([apply] workers): a reader of the target may see a transaction of several tables \
+             in part.\nA cutover ends as exact as with one",
+            config.apply.workers
+        );
+        report.note(End::Target, "workers", text);
+    }
     not_carried::list(&old, given.slot_name(), &mut report).await?;
     Ok(report)
 }

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | the stream leaves the table alone | stage `waiting` | the next run copies it |
 //! | publication, table at the target | they are there | found there |
-//! | a temporary slot, its exact position P, its exported snapshot | `side`, a checkpoint of its own (worker 1) at P | the slot is gone with it: copied again |
+//! | a temporary slot, its exact position P, its exported snapshot | `side`, a checkpoint of its own (worker -1) at P | the slot is gone with it: copied again |
 //! | copy under the snapshot; keys, indexes | stage `catching-up`, not yet `copied` | the same |
 //! | the slot's own changes are followed, through an applier of its own, until it is near the stream | its checkpoint | the same |
 //! | **hand-over**: the stream is stopped at C, between two transactions; the side goes on to S >= C | one transaction: `copied_at` = S, stage `copied`, the side's checkpoint gone | before it: copied again; after it: nothing is missing |

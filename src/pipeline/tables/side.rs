@@ -24,8 +24,6 @@ use crate::source::{ChangeStream, Snapshot, Source, StreamItem};
 use crate::target::state::Lease;
 use crate::target::{Applier, Target};
 
-/// The worker whose checkpoint a side copy moves.
-const WORKER: i32 = 1;
 /// The stream is asked to stop once the side has needed less than this for what the stream was ahead.
 const NEAR: Duration = Duration::from_millis(1500);
 /// The stream stands still for at most about this long; then it goes on, and the hand-over is tried again later.
@@ -98,7 +96,7 @@ impl Side {
         let copied_at = sources.iter().map(|table| (table.id, copy.position().clone())).collect();
         let mut following = Following {
             stream,
-            applier: job.target.side_applier(lease, WORKER, &apply).await?,
+            applier: job.target.side_applier(lease, &apply).await?,
             router: Router::new(copied_at, HashMap::new()),
             shapes,
             batcher: Batcher::new(apply.batch_rows, usize::try_from(apply.batch_bytes.0).unwrap_or(usize::MAX)),

@@ -234,7 +234,8 @@ impl Assembler {
             })
             .collect();
         if !tables.is_empty() {
-            events.push(ChangeEvent::Truncate(Truncate { tables, restart_identity, conditions: Vec::new() }));
+            let (conditions, elsewhere) = (Vec::new(), Vec::new());
+            events.push(ChangeEvent::Truncate(Truncate { tables, restart_identity, conditions, elsewhere }));
         }
     }
 

@@ -89,6 +89,7 @@ fn sequential(model: &mut Model, table: &Arc<TableSchema>, steps: &[Step]) -> Ve
                     tables: vec![Arc::clone(table)],
                     restart_identity: false,
                     conditions: vec![],
+                    elsewhere: vec![],
                 }));
             }
             _ => {}

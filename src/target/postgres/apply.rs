@@ -32,8 +32,8 @@ use super::state::{durable, fenced};
 use super::tables::{Entry, Tables};
 use super::tracking::{self, Tracker};
 use super::trouble::{Stopped, Trouble, count, is_about_a_row};
-use super::{cutover, session, truncate};
-use crate::change::{Durable, Op, Position, RowChange, Truncate};
+use super::{cutover, session, truncate, worker};
+use crate::change::{ChangeEvent, Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
@@ -45,6 +45,9 @@ use crate::target::{Applied, Applier, Batch, BatchEnd};
 /// From this many rows on, COPY beats INSERT … SELECT FROM unnest in spite of its extra round trip.
 const COPY_FROM: usize = 64;
 
+/// The worker of tables that are copied beside the stream.
+pub(super) const SIDE: i32 = -1;
+
 /// What the checkpoint's statement is called in a pipeline.
 const CHECKPOINT: &str = "checkpoint";
 
@@ -52,14 +55,15 @@ const CHECKPOINT: &str = "checkpoint";
 pub struct PgApplier {
     pub(super) client: Arc<Client>,
     pub(super) lease: Lease,
-    /// Which row of the checkpoint is ours: 0 is the stream's, others are those of tables that catch up beside it.
+    /// Which row of the checkpoint is ours: 0 is the stream's, which has others beside it if it is not alone; [`SIDE`] is
+    /// that of tables that catch up.
     worker: i32,
     pub(super) on_error: OnError,
     pub(super) tables: Tables,
     checkpoint: Durable<Position>,
     move_on: Statement,
     open: Option<OpenTransaction>,
-    fence: cutover::Watch,
+    pub(super) fence: cutover::Watch,
     pub(super) tracker: Tracker,
     /// Set while a batch is being applied and for good once one has failed.
     spent: bool,
@@ -79,6 +83,9 @@ impl PgApplier {
     /// Connects and reads the checkpoint. [`Kind::Fenced`] if the lease is no longer the current one.
     pub(super) async fn open(info: &ConnInfo, lease: &Lease, worker: i32, config: &ApplyConfig) -> Result<Self> {
         let client = session::open(info, &lease.migration).await.context("opening the applier")?;
+        if config.workers > 1 && worker != SIDE {
+            worker::prepare(&client).await?;
+        }
         // FOR UPDATE waits for a predecessor's COMMIT that nobody knows the outcome of.
         let sql = "SELECT epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker = $2 FOR UPDATE";
         let row = client.query_opt(sql, &[&lease.migration, &worker]).await.context("reading the checkpoint")?;
@@ -89,7 +96,11 @@ impl PgApplier {
             return Err(fenced(lease));
         }
         // One session at a time may have an origin (TRAPS 22): each worker has its own.
-        let suffix = if worker == 0 { String::new() } else { format!(".{worker}") };
+        let suffix = match worker {
+            0 => String::new(),
+            SIDE => ".side".into(),
+            number => format!(".{number}"),
+        };
         let ours = info.session_name(&format!("cutwater_{}", lease.migration));
         session::set_origin(&client, &format!("{}{suffix}", lease.migration), &ours)
             .await
@@ -118,6 +129,7 @@ impl PgApplier {
         open.transactions += applied.transactions;
         self.fence.notice(&batch.events, &mut open.notes);
 
+        let nothing = has_nothing(batch, &open);
         let mut pipeline = Pipeline::new(&self.client);
         let sent = self.send_all(&mut pipeline, batch, begins, &open).await;
         // What failed first is the reason: after it the server refuses everything else.
@@ -144,11 +156,13 @@ impl PgApplier {
         } else {
             pipeline.tracked()
         };
-        self.kept(keys).await?;
+        self.kept(keys);
         self.alter_afterwards(&batch.events).await?;
         match &batch.end {
             BatchEnd::Open => {
-                self.client.batch_execute("RELEASE SAVEPOINT cutwater_batch").await.context("applying a batch")?;
+                if !nothing {
+                    self.client.batch_execute("RELEASE SAVEPOINT cutwater_batch").await.context("applying a batch")?;
+                }
                 self.open = Some(open);
             }
             BatchEnd::Commit { position, commit_time } => {
@@ -176,6 +190,9 @@ impl PgApplier {
             };
             pipeline.text("BEGIN".into()).await?;
             pipeline.asking(CHECKPOINT, self.move_on.clone(), params).await?;
+        }
+        if has_nothing(batch, open) {
+            return Ok(());
         }
         self.alter_tables(&batch.events).await?;
         pipeline.text("SAVEPOINT cutwater_batch".into()).await?;
@@ -334,7 +351,7 @@ impl PgApplier {
         }
         let targets: Vec<&TargetTable> = tables.iter().map(|entry| &entry.target).collect();
         if !targets.is_empty() {
-            statements.push(truncate::statement(&self.client, &targets, truncate.restart_identity).await?);
+            statements.push(truncate::statement(&self.client, &targets, truncate.restart_identity, &truncate.elsewhere).await?);
         }
         Ok(statements.join("; "))
     }
@@ -366,8 +383,11 @@ impl PgApplier {
         applied: &mut Applied,
     ) -> Result<()> {
         let doing = "committing a batch";
-        self.fence.settle(&self.client, &self.lease.migration, &open.notes, position).await?;
-        applied.fence = open.notes.marker.clone();
+        if self.worker == 0 {
+            applied.fence = open.notes.marker.clone();
+        }
+        self.fence.settle(&self.client, &self.lease.migration, &open.notes, (position, self.worker == 0)).await?;
+        self.stop_tracking_if_too_much(self.worker).await?;
         let previous = self.checkpoint.get();
         let time = Some(commit_time);
         let params = if !begins {
@@ -481,4 +501,11 @@ impl Applier for PgApplier {
 
 fn form_of(rows: &[Image<'_>]) -> Form {
     rows.iter().find_map(|row| Form::of(row)).unwrap_or(Form::Binary)
+}
+
+/// Whether it only begins or ends a transaction: then no savepoint is needed.
+fn has_nothing(batch: &Batch, open: &OpenTransaction) -> bool {
+    let writes =
+        |event: &ChangeEvent| matches!(event, ChangeEvent::Row(_) | ChangeEvent::Truncate(_) | ChangeEvent::Alter(_));
+    !open.replay.waits() && !batch.events.iter().any(writes)
 }

@@ -58,16 +58,22 @@ impl Watch {
         }
     }
 
-    /// Writes the notes, in the transaction that ends at `position`.
+    /// What comes from now on comes after the marker of this fence.
+    pub(super) fn passed(&mut self, nonce: &str) {
+        self.active = Some(nonce.to_owned());
+    }
+
+    /// Writes the notes, in the transaction that ends at `position`. Only who commits last (`.1`) can say that everything
+    /// before the marker is durable.
     pub(super) async fn settle(
         &mut self,
         client: &Client,
         migration: &str,
         notes: &Notes,
-        position: &Position,
+        (position, is_last): (&Position, bool),
     ) -> Result<()> {
         let doing = "recording the fence's marker";
-        if let Some(nonce) = &notes.marker {
+        if let Some(nonce) = notes.marker.as_ref().filter(|_| is_last) {
             let sql = "UPDATE cutwater.cutover SET drained_at = $3 WHERE migration = $1 AND nonce = $2";
             client.execute(sql, &[&migration, nonce, &position.to_string()]).await.context(doing)?;
         }

@@ -9,6 +9,7 @@
 //! | `repair` | rows of the source, written for `verify --repair` |
 //! | `tables`, `sql`, `encode` | per table: its description, its statements, their bytes |
 //! | `pipeline`, `session` | how statements are sent, and in what kind of session |
+//! | `worker` | what an applier needs to be one of several |
 //! | `alter` | a table's new shape, in the batch's transaction |
 //! | `cutover` | the fence's marker |
 //! | `tracking` | keys of changed rows, for the final comparison of a cutover |
@@ -38,12 +39,13 @@ mod tracking;
 mod trouble;
 mod truncate;
 pub mod views;
+mod worker;
 
 use std::sync::Arc;
 
 pub use apply::PgApplier;
 pub use repair::{Reader, Ready, Repairer, RowVersion, Rows, Writes};
-pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, State, Tracked, fenced};
+pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, Routing, State, Tracked, fenced};
 
 use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
@@ -52,6 +54,7 @@ use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
 use crate::target::state::Lease;
+use crate::target::parallel::Parallel;
 use crate::target::{LoadMode, Loaded, Target};
 use load::Copying;
 
@@ -73,9 +76,16 @@ impl PgTarget {
         &self.info
     }
 
-    /// The applier of tables that catch up beside the stream: it moves the checkpoint of `worker`.
-    pub async fn side_applier(&self, lease: &Lease, worker: i32, config: &ApplyConfig) -> Result<PgApplier> {
-        PgApplier::open(&self.info, lease, worker, config).await
+    /// The applier of tables that catch up beside the stream: it moves a checkpoint of its own.
+    pub async fn side_applier(&self, lease: &Lease, config: &ApplyConfig) -> Result<PgApplier> {
+        PgApplier::open(&self.info, lease, apply::SIDE, config).await
+    }
+
+    /// The appliers of the stream that this routing says.
+    pub async fn workers(&self, lease: &Lease, config: &ApplyConfig, routing: &Routing) -> Result<Parallel<PgApplier>> {
+        let others = (1..routing.workers()).map(|worker| PgApplier::open(&self.info, lease, worker as i32, config));
+        let (lead, others) = tokio::try_join!(self.applier(lease, config), futures::future::try_join_all(others))?;
+        Ok(Parallel::new(lead, others, routing.by_target()))
     }
 
     /// A session of one's own for reading and for DDL. It is not one that may write to a migrated table.

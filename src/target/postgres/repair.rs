@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::types::ToSql;
 
+use super::state::LOCK_ALL;
 use super::{PgTarget, session};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality};
@@ -156,8 +157,8 @@ impl Repairer {
     pub async fn begin(&self, epoch: i64, source: &TableName) -> Result<Ready> {
         let doing = "locking the checkpoint for a repair";
         self.client.batch_execute("BEGIN; SET LOCAL statement_timeout = '60s'").await.context(doing)?;
-        let lock = "SELECT FROM cutwater.checkpoint WHERE migration = $1 AND worker = 0 AND epoch = $2 FOR UPDATE";
-        if self.client.query_opt(lock, &[&self.migration, &epoch]).await.context(doing)?.is_none() {
+        let rows = self.client.query(LOCK_ALL, &[&self.migration]).await.context(doing)?;
+        if rows.first().is_none_or(|row| row.get::<_, i64>(1) != epoch) {
             return Ok(Ready::No("another run has taken the migration over".into()));
         }
         let sql = include_str!("repair_ready.sql");

@@ -36,13 +36,15 @@ pub(super) struct Tracker {
     limit: u64,
     /// Tables of which it is known that any row may have changed.
     whole: HashSet<TableName>,
+    /// There are more than may be, and whoever needs them is yet to be told.
+    too_many: bool,
     mark: Statement,
 }
 
 impl Tracker {
     pub(super) async fn open(client: &Client) -> Result<Tracker> {
         let mark = client.prepare(include_str!("mark_whole.sql")).await.context("opening the applier")?;
-        Ok(Tracker { generation: None, kept: 0, limit: 0, whole: HashSet::new(), mark })
+        Ok(Tracker { generation: None, kept: 0, limit: 0, whole: HashSet::new(), too_many: false, mark })
     }
 
     /// Whether keys are to be kept, as far as is known.
@@ -171,15 +173,22 @@ impl PgApplier {
         [Raw::text(&self.lease.migration), generation, Raw::text(&table.sql())]
     }
 
-    /// Counts keys that were kept. Past the limit nothing more is, and whoever needs them all is told so.
-    pub(super) async fn kept(&mut self, keys: u64) -> Result<()> {
+    /// Counts keys that were kept. Past the limit nothing more is.
+    pub(super) fn kept(&mut self, keys: u64) {
         self.tracker.kept += keys;
-        if !self.tracker.is_on() || self.tracker.kept <= self.tracker.limit {
-            return Ok(());
+        if self.tracker.is_on() && self.tracker.kept > self.tracker.limit {
+            self.tracker.generation = None;
+            self.tracker.too_many = true;
         }
-        self.tracker.generation = None;
-        let sql = include_str!("stop_tracking.sql");
-        self.client.execute(sql, &[&self.lease.migration]).await.context("keeping the keys of what changed")?;
+    }
+
+    /// Says in the transaction that keys are missing, if so. At its end, because workers would wait for each other.
+    pub(super) async fn stop_tracking_if_too_much(&mut self, worker: i32) -> Result<()> {
+        if std::mem::take(&mut self.tracker.too_many) {
+            let sql = include_str!("stop_tracking.sql");
+            let done = self.client.execute(sql, &[&self.lease.migration, &worker]).await;
+            done.context("keeping the keys of what changed")?;
+        }
         Ok(())
     }
 }

@@ -23,7 +23,9 @@ CREATE TABLE IF NOT EXISTS cutwater.migration (
     verify        jsonb
 );
 
--- The row every batch moves on first. One row a worker.
+-- The row every batch moves on first. One row a worker: 0 is the stream's, which commits last, so what its row says holds for
+-- all; with [apply] workers 1, 2 … have the tables that table_state gives them, see crate::target::parallel; -1 is that of
+-- tables which are copied beside the stream.
 CREATE TABLE IF NOT EXISTS cutwater.checkpoint (
     migration    text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,
     worker       int NOT NULL DEFAULT 0,
@@ -149,6 +151,14 @@ DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute
                     WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'membership' AND NOT attisdropped) THEN
         ALTER TABLE cutwater.table_state ADD COLUMN membership text;
+    END IF;
+END $$;
+
+-- The worker that applies the table's changes.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'worker' AND NOT attisdropped) THEN
+        ALTER TABLE cutwater.table_state ADD COLUMN worker int NOT NULL DEFAULT 0;
     END IF;
 END $$;
 

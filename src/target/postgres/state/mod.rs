@@ -16,12 +16,15 @@ mod membership;
 mod set;
 mod shapes;
 mod tracking;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use set::Requested;
 pub use tracking::{Changed, ChangedKeys, Tracked};
+pub(super) use workers::LOCK_ALL;
+pub use workers::Routing;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -109,10 +112,10 @@ impl State {
         if let Err(error) = client.execute("DELETE FROM cutwater.migration WHERE name = $1", &[&self.migration]).await {
             return if is_missing(&error) { Ok(()) } else { Err(Error::from(error).context(doing)) };
         }
-        // The applier's replication origin. Whoever could not make it cannot see to it either.
-        let origin = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = ANY($1)";
-        let origins = [format!("cutwater_{}", self.migration), format!("cutwater_{}.1", self.migration)];
-        if let Err(error) = client.execute(origin, &[&&origins[..]]).await {
+        // The appliers' replication origins. Whoever could not make them cannot see to it either.
+        let origin = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin
+                      WHERE roname = $1 OR starts_with(roname, $1 || '.')";
+        if let Err(error) = client.execute(origin, &[&format!("cutwater_{}", self.migration)]).await {
             tracing::debug!(error = Error::from(error).message(), "the replication origin was left at the target");
         }
         let left: i64 = client.query_one("SELECT count(*) FROM cutwater.migration", &[]).await.context(doing)?.get(0);
@@ -233,10 +236,7 @@ impl State {
 
     /// The checkpoint, if the stream has a beginning yet.
     pub async fn checkpoint(&self) -> Result<Option<Checkpoint>> {
-        let sql = "SELECT position, epoch, (extract(epoch FROM commit_time) * 1000000)::bigint,
-                          (extract(epoch FROM updated_at) * 1000000)::bigint, changes, transactions, divergences
-                   FROM cutwater.checkpoint WHERE migration = $1 AND worker = 0";
-        let rows = self.query("reading the checkpoint", sql, &[&self.migration]).await?;
+        let rows = self.query("reading the checkpoint", include_str!("checkpoint.sql"), &[&self.migration]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Checkpoint {
             position: position(row.get(0))?.ok_or_else(|| Error::new(Kind::Internal, "the checkpoint is empty"))?,

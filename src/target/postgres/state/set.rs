@@ -85,7 +85,7 @@ impl State {
                 TableAction::Remove => TableStage::Removed,
             };
             let sql = "UPDATE cutwater.table_state
-                          SET stage = $5, side = false, unfinished = false, error = NULL, copied_at = NULL
+                          SET stage = $5, side = false, unfinished = false, error = NULL, copied_at = NULL, worker = 0
                         WHERE migration = $1 AND source_schema = $2 AND source_table = $3 AND epoch = $4";
             let TableName { schema, table } = source;
             let params: Params<'_> = &[&self.migration, schema, table, &lease.epoch, &stage.as_str()];
@@ -124,7 +124,7 @@ impl State {
         let transaction = client.transaction().await.context(doing)?;
         self.lock(&transaction, lease).await?;
         // The last copy may have its COMMIT on the way: its row says so once it can be locked.
-        let sql = "DELETE FROM cutwater.checkpoint WHERE migration = $1 AND worker > 0";
+        let sql = "DELETE FROM cutwater.checkpoint WHERE migration = $1 AND worker < 0";
         transaction.execute(sql, &[&self.migration]).await.context(doing)?;
         let sql = "UPDATE cutwater.table_state SET stage = 'waiting', side = false, copied_at = NULL
                     WHERE migration = $1 AND side AND stage IN ('waiting', 'copying', 'catching-up')";
@@ -184,7 +184,7 @@ impl State {
     }
 
     /// Locks the migration's row under our epoch; the phase it is in.
-    async fn lock(&self, transaction: &Transaction<'_>, lease: &Lease) -> Result<Phase> {
+    pub(super) async fn lock(&self, transaction: &Transaction<'_>, lease: &Lease) -> Result<Phase> {
         let sql = "SELECT phase FROM cutwater.migration WHERE name = $1 AND epoch = $2 FOR SHARE";
         let row = transaction.query_opt(sql, &[&self.migration, &lease.epoch]).await;
         let row = row.context("locking the migration's row")?.ok_or_else(|| fenced(lease))?;

@@ -5,8 +5,13 @@ WITH taken AS (
        SET epoch = epoch + 1, lease_holder = $2, lease_until = clock_timestamp() + make_interval(secs => $3)
      WHERE name = $1 AND (lease_until IS NULL OR lease_until < clock_timestamp() OR lease_holder IN ($2, $4))
     RETURNING name, epoch
-), checkpoints AS (
-    UPDATE cutwater.checkpoint c SET epoch = taken.epoch FROM taken WHERE c.migration = taken.name
+), first AS (
+    UPDATE cutwater.checkpoint c SET epoch = taken.epoch FROM taken WHERE c.migration = taken.name AND c.worker = 0
+    RETURNING 1
+), others AS (
+    -- Worker 0's transaction ends last: whoever holds another's row and waits for its would wait for somebody who waits.
+    UPDATE cutwater.checkpoint c SET epoch = taken.epoch FROM taken
+     WHERE c.migration = taken.name AND c.worker <> 0 AND (SELECT count(*) FROM first) >= 0
 ), tables AS (
     UPDATE cutwater.table_state t SET epoch = taken.epoch FROM taken WHERE t.migration = taken.name
 )

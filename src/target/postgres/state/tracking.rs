@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::workers::LOCK_ALL;
 use super::{State, is_missing};
 use crate::error::{Context, Error, Result};
 use crate::postgres::connect;
@@ -52,9 +53,17 @@ impl State {
     pub async fn begin_tracking(&self) -> Result<Option<i64>> {
         let doing = "keeping the keys of what changes";
         // A connection of its own: the time-out would be everybody's on the shared one.
-        let client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
+        let mut client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
         client.batch_execute(&format!("SET lock_timeout = {}", PATIENCE.as_millis())).await.context(doing)?;
-        match client.query_opt(include_str!("begin_tracking.sql"), &[&self.migration]).await {
+        let begun = async {
+            let transaction = client.transaction().await?;
+            // Worker 0's row keeps a live run from beginning a batch; the others' may be held by what a dead one has left.
+            transaction.execute(LOCK_ALL, &[&self.migration]).await?;
+            let row = transaction.query_opt(include_str!("begin_tracking.sql"), &[&self.migration]).await?;
+            transaction.commit().await?;
+            Ok::<_, tokio_postgres::Error>(row)
+        };
+        match begun.await {
             Ok(row) => Ok(row.map(|row| row.get(0))),
             // 55P03: lock_timeout; 42703: a column is missing.
             Err(error)
