@@ -229,6 +229,7 @@ async fn large_sets_of_every_operation_go_through_in_both_forms() {
                 tables: vec![t.clone()],
                 restart_identity: false,
                 conditions: vec![],
+                elsewhere: vec![],
             })],
         )
         .await
@@ -726,6 +727,7 @@ async fn a_truncate_in_the_middle_of_a_batch_divides_it() {
             tables: vec![t.clone(), pets.clone()],
             restart_identity: true,
             conditions: vec![],
+            elsewhere: vec![],
         }),
         insert(&t, user("1", "after", None)),
     ];
@@ -913,7 +915,7 @@ async fn while_a_verify_asks_the_keys_of_every_batch_are_kept() {
     drop(applier);
     let mut applier = f.applier().await;
     f.apply(&mut applier, vec![update(&t, seat(8, 3))]).await.unwrap();
-    let all = Truncate { tables: vec![t.clone()], restart_identity: false, conditions: vec![] };
+    let all = Truncate { tables: vec![t.clone()], restart_identity: false, conditions: vec![], elsewhere: vec![] };
     f.apply(&mut applier, vec![ChangeEvent::Truncate(all), insert(&t, seat(50, 1))]).await.unwrap();
     let mut expected = vec!["\"public\".\"log\": it has no key".to_owned()];
     expected.extend(keys(&[50, 8, 9]));

@@ -520,7 +520,8 @@ impl Following<'_> {
         let settling = chunks::Settling { source: &job.source, state: job.target.state(), lease };
         let copied_until = job.target.state().migration().await?.and_then(|migration| migration.copied_until);
         vitals.working();
-        let terms = Terms { goal: together.as_ref().unwrap_or(goal), copied_until, budget: &budget, settling: &settling };
+        let terms =
+            Terms { goal: together.as_ref().unwrap_or(goal), copied_until, budget: &budget, settling: &settling };
         let ended = follow(stream, applier, (&mut router, &mut shapes), &terms, vitals, stop).await?;
         Ok((ended == Ended::Stopped || together.is_none()).then_some(ended))
     }

@@ -204,12 +204,7 @@ impl<A: Worker> Parallel<A> {
     }
 
     /// Has workers do their parts, worker 0 among them if it has one, until all are done.
-    async fn together(
-        &mut self,
-        busy: Vec<(usize, Batch)>,
-        own: Option<Batch>,
-        applied: &mut Applied,
-    ) -> Result<()> {
+    async fn together(&mut self, busy: Vec<(usize, Batch)>, own: Option<Batch>, applied: &mut Applied) -> Result<()> {
         // Dropped with an error of any of them: then nobody goes on.
         let mut at_work = JoinSet::new();
         for (worker, batch) in busy {

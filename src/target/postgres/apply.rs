@@ -351,7 +351,9 @@ impl PgApplier {
         }
         let targets: Vec<&TargetTable> = tables.iter().map(|entry| &entry.target).collect();
         if !targets.is_empty() {
-            statements.push(truncate::statement(&self.client, &targets, truncate.restart_identity, &truncate.elsewhere).await?);
+            statements.push(
+                truncate::statement(&self.client, &targets, truncate.restart_identity, &truncate.elsewhere).await?,
+            );
         }
         Ok(statements.join("; "))
     }

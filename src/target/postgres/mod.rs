@@ -53,8 +53,8 @@ use crate::error::Result;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
-use crate::target::state::Lease;
 use crate::target::parallel::Parallel;
+use crate::target::state::Lease;
 use crate::target::{LoadMode, Loaded, Target};
 use load::Copying;
 

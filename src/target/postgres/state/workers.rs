@@ -62,7 +62,10 @@ impl State {
         let mut at: Vec<Position> = Vec::new();
         for row in transaction.query(LOCK_ALL, &[&self.migration]).await.context(doing)? {
             if row.get::<_, i32>(0) != i32::try_from(at.len()).unwrap_or(i32::MAX) {
-                return Err(Error::new(Kind::Internal, format!("a worker's checkpoint is missing before {}", at.len())));
+                return Err(Error::new(
+                    Kind::Internal,
+                    format!("a worker's checkpoint is missing before {}", at.len()),
+                ));
             }
             at.push(row.get::<_, &str>(2).parse()?);
         }
