@@ -288,6 +288,13 @@ async fn a_cutover_of_several_workers_ends_exact() {
     for n in 200..400 {
         client.batch_execute(&statement(&mut rng, 10_000 + n)).await.unwrap();
     }
+    // What changed since the verify is known of every worker's tables, and compared behind the fence.
+    wait_for("the keys of what changed", MINUTE, async || {
+        let sql = "SELECT count(DISTINCT t.worker) FROM cutwater.table_state t JOIN cutwater.changed_key k
+                   ON k.tbl = format('\"%s\".\"%s\"', t.target_schema, t.target_table)";
+        target.value::<i64>(sql).await >= 2
+    })
+    .await;
     cutwater.run(&["cutover", "--wait"], 2 * MINUTE).await.assert_code(0);
     run.wait(MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &TABLES).await;

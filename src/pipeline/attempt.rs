@@ -478,12 +478,13 @@ impl Following<'_> {
         let from = applier.checkpoint();
         // Known from here on, also if the stream never starts: lag that nobody can tell would read as none.
         vitals.durable(&from, None);
+        let together = routing.furthest_beyond().cloned().map(Goal::Position);
         if let Goal::Position(goal) = goal
+            && together.is_none()
             && from.get() >= goal
         {
             return Ok(Some(Ended::GoalReached));
         }
-        let together = routing.furthest_beyond().cloned().map(Goal::Position);
         let tables = job.target.state().tables().await?;
         let copied = tables.into_iter().filter(|table| table.stage == TableStage::Copied);
         let copied_at: HashMap<TableName, Position> = copied.filter_map(|t| Some((t.source, t.copied_at?))).collect();

@@ -291,10 +291,18 @@ impl Worker {
         let state = self.job.target.state();
         let passed = state.checkpoint().await?.is_some_and(|checkpoint| checkpoint.position >= *newest);
         let Some(plan) = self.job.recorded_plan().await?.filter(|_| passed) else { return Ok(()) };
+        // Between the commits of several workers a child may be there before its parent: the stream stands meanwhile.
+        let several = state.workers().await?.len() > 1;
+        let standing = if several { Some(self.stream.stop().await?) } else { None };
+        let at = state.workers().await?;
+        if at.iter().any(|worker| *worker > at[0]) {
+            return Ok(());
+        }
         let names: HashSet<TableName> = late.iter().map(|table| table.source.clone()).collect();
         let absent = absent(tables);
         let work = SchemaWork::new(&self.job.config, &plan, &self.progress);
         let made = work.finish_some(&names, &absent, &self.halt).await;
+        drop(standing);
         match made {
             Ok(()) => {
                 for name in &names {

@@ -26,11 +26,12 @@ pub async fn a_random_case<S: Engine, T: Engine>(source: &S, target: &T, seed: u
     }
 
     let config = format!(
-        "[snapshot]\nchunk_rows = {}\nworkers = {}\n[apply]\nbatch_rows = {}\nbatch_bytes = \"{}KB\"",
+        "[snapshot]\nchunk_rows = {}\nworkers = {}\n[apply]\nbatch_rows = {}\nbatch_bytes = \"{}KB\"\nworkers = {}",
         rng.random_range(5..100),
         rng.random_range(1..=3),
         [1, 7, 60, 2000][rng.random_range(0..4)],
         [64, 1024][rng.random_range(0..2)],
+        [1, 1, 3][rng.random_range(0..3)],
     );
     let cutwater = Cutwater::new(&from, &to).and(&config);
     let sessions = rng.random_range(1..=2);

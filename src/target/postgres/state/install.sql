@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS cutwater.migration (
 );
 
 -- The row every batch moves on first. One row a worker: 0 is the stream's, which commits last, so what its row says holds for
--- all; with [apply] workers 1, 2 … have the tables that table_state gives them, see crate::target::parallel; -1 is that of
+-- all; with [apply] workers 1, 2 and so on have the tables that table_state gives them, see crate::target::parallel; -1 is that of
 -- tables which are copied beside the stream.
 CREATE TABLE IF NOT EXISTS cutwater.checkpoint (
     migration    text NOT NULL REFERENCES cutwater.migration ON DELETE CASCADE,

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::{Params, State};
 use crate::change::Position;
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::connect;
+use crate::postgres::{Client, connect};
 use crate::schema::TableName;
 use crate::target::state::Lease;
 
@@ -102,6 +102,23 @@ impl State {
         transaction.execute(include_str!("route.sql"), params).await.context("giving each worker its tables")?;
         transaction.commit().await.context("giving each worker its tables")?;
         Ok(routing)
+    }
+
+    /// Where each worker is, from worker 0 on; nothing before the stream has a beginning.
+    pub async fn workers(&self) -> Result<Vec<Position>> {
+        let sql = "SELECT position FROM cutwater.checkpoint WHERE migration = $1 AND worker >= 0 ORDER BY worker";
+        let rows = self.query("reading where the workers are", sql, &[&self.migration]).await?;
+        rows.iter().map(|row| row.get::<_, &str>(0).parse()).collect()
+    }
+
+    /// Keeps all workers from beginning a batch until it is dropped, waiting for the one under way: then the target is in
+    /// one state, unless a crash has left them apart.
+    pub async fn hold_workers(&self) -> Result<Client> {
+        let client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
+        let doing = "holding the workers for a moment";
+        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await.context(doing)?;
+        client.execute(LOCK_ALL, &[&self.migration]).await.context(doing)?;
+        Ok(client)
     }
 
     /// Locks the checkpoints of all workers.
