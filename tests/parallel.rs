@@ -47,15 +47,8 @@ const EVERYWHERE: &str = "
     INSERT INTO public.tally VALUES ('everywhere', 1); TRUNCATE public.basket, public.item;
     INSERT INTO public.basket VALUES (1, 'everywhere'); INSERT INTO public.item VALUES (1, 'everywhere'); COMMIT";
 
-const TABLES: [&str; 7] = [
-    "public.customer",
-    "public.purchase",
-    "public.line",
-    "public.log",
-    "public.tally",
-    "public.basket",
-    "public.item",
-];
+const TABLES: [&str; 7] =
+    ["public.customer", "public.purchase", "public.line", "public.log", "public.tally", "public.basket", "public.item"];
 
 /// Writes transactions over several tables until it is stopped, some larger than a batch.
 struct Writer {
@@ -115,17 +108,30 @@ fn statement(rng: &mut StdRng, n: i32) -> String {
         1 => format!("INSERT INTO public.purchase SELECT {n}, {customer}, repeat(md5('{n}'), 100), {n}"),
         2 => format!("UPDATE public.purchase SET n = n + 1 WHERE customer = {customer}"),
         3 => format!("DELETE FROM public.purchase WHERE id = {purchase} AND id > 200"),
-        4 => format!("UPDATE public.purchase SET id = {n} WHERE id = {purchase} AND NOT EXISTS (SELECT FROM public.line WHERE purchase = id) AND NOT EXISTS (SELECT FROM public.customer WHERE last_purchase = purchase.id)"),
+        4 => format!(
+            "UPDATE public.purchase SET id = {n} WHERE id = {purchase} AND NOT EXISTS (SELECT FROM public.line WHERE purchase = id) AND NOT EXISTS (SELECT FROM public.customer WHERE last_purchase = purchase.id)"
+        ),
         5 => format!("UPDATE public.customer SET last_purchase = {purchase}, name = 'c{n}' WHERE id = {customer}"),
         6 => format!("INSERT INTO public.line SELECT {purchase}, {n}, 'of {n}' WHERE {purchase} IS NOT NULL"),
         7 => format!("INSERT INTO public.log SELECT 'line {}' FROM generate_series(1, {})", n % 5, n % 4),
         8 => format!("UPDATE public.tally SET n = n + 1 WHERE what = 'kind {}'", n % 3),
-        9 => format!("DELETE FROM public.log WHERE ctid = (SELECT min(ctid) FROM public.log); INSERT INTO public.tally VALUES ('kind {}', 1)", n % 3),
-        10 => format!("INSERT INTO public.basket VALUES ({n}, 'b'); INSERT INTO public.item SELECT {n}, 'i' FROM generate_series(1, 3)"),
+        9 => format!(
+            "DELETE FROM public.log WHERE ctid = (SELECT min(ctid) FROM public.log); INSERT INTO public.tally VALUES ('kind {}', 1)",
+            n % 3
+        ),
+        10 => format!(
+            "INSERT INTO public.basket VALUES ({n}, 'b'); INSERT INTO public.item SELECT {n}, 'i' FROM generate_series(1, 3)"
+        ),
         11 => "TRUNCATE public.basket CASCADE".to_owned(),
-        12 => format!("TRUNCATE public.item; INSERT INTO public.item SELECT id, 'after' FROM public.basket WHERE id % 2 = {}", n % 2),
+        12 => format!(
+            "TRUNCATE public.item; INSERT INTO public.item SELECT id, 'after' FROM public.basket WHERE id % 2 = {}",
+            n % 2
+        ),
         // Larger than a batch.
-        _ => format!("INSERT INTO public.log SELECT 'many' FROM generate_series(1, 90); UPDATE public.line SET v = 'all {n}' WHERE number % 50 = {}", n % 50),
+        _ => format!(
+            "INSERT INTO public.log SELECT 'many' FROM generate_series(1, 90); UPDATE public.line SET v = 'all {n}' WHERE number % 50 = {}",
+            n % 50
+        ),
     }
 }
 
@@ -169,7 +175,8 @@ async fn workers_killed_between_their_commits_resume_each_from_its_own_checkpoin
     let writer = Writer::start(&source, rng.random()).await;
     let (mut apart, mut changed_while_apart) = (0, 0);
     // How many workers; and whether a worker is held up in a batch that has something for every other one.
-    let rounds = [(4, true), (2, true), (4, false), (3, true), (1, false), (4, true), (3, false), (2, false), (3, true)];
+    let rounds =
+        [(4, true), (2, true), (4, false), (3, true), (1, false), (4, true), (3, false), (2, false), (3, true)];
     for (round, (workers, sure)) in rounds.into_iter().enumerate() {
         set_workers(&cutwater, workers);
         let before: i64 = target.value("SELECT count(*) FROM cutwater.checkpoint").await;
@@ -189,7 +196,8 @@ async fn workers_killed_between_their_commits_resume_each_from_its_own_checkpoin
         }
         // Worker 0, or another one.
         let of = if round % 2 == 0 || workers == 2 { "= 0" } else { "= 1" };
-        let sql = format!("SELECT source_table::text FROM cutwater.table_state WHERE worker {of} ORDER BY random() LIMIT 1");
+        let sql =
+            format!("SELECT source_table::text FROM cutwater.table_state WHERE worker {of} ORDER BY random() LIMIT 1");
         let held: String = match (round, workers) {
             (_, 1) => "purchase".into(),
             // It is emptied by one TRUNCATE with a table that refers to it, and that has rows again when this one follows.
@@ -202,7 +210,8 @@ async fn workers_killed_between_their_commits_resume_each_from_its_own_checkpoin
         holder.batch_execute(&format!("BEGIN; LOCK TABLE public.{held} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
         if sure {
             source.execute(EVERYWHERE).await;
-            wait_for(&format!("workers to commit while {held} is held"), MINUTE, async || beyond(&target).await > 0).await;
+            wait_for(&format!("workers to commit while {held} is held"), MINUTE, async || beyond(&target).await > 0)
+                .await;
         } else {
             wait_for(&format!("a worker to be held up at {held}"), MINUTE, async || {
                 let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted
@@ -254,7 +263,9 @@ async fn a_row_that_one_worker_refuses_stops_all_and_none_does_its_part_again() 
         "tally" => "INSERT INTO public.tally VALUES ('here', 1)",
         "item" => "INSERT INTO public.item VALUES (NULL, 'here')",
         "basket" => "INSERT INTO public.basket VALUES (900000, 'here')",
-        _ => "UPDATE public.customer SET name = 'here'; UPDATE public.purchase SET note = note || '!'; UPDATE public.line SET v = 'here'",
+        _ => {
+            "UPDATE public.customer SET name = 'here'; UPDATE public.purchase SET note = note || '!'; UPDATE public.line SET v = 'here'"
+        }
     };
     source
         .execute(&format!("BEGIN; {insert}; INSERT INTO public.tally VALUES ('with it', 1); INSERT INTO public.log VALUES ('refused'); COMMIT"))

@@ -940,7 +940,7 @@ async fn a_verify_that_asks_for_keys_waits_for_the_batch_under_way() {
         async move { state.begin_tracking().await.unwrap() }
     });
     let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%generations%'";
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM cutwater.checkpoint%FOR UPDATE'";
     support::wait_for("it to wait", Duration::from_secs(20), async || f.database.value::<i64>(waits).await == 1).await;
     let end = BatchEnd::Commit { position: at(0x200), commit_time: Timestamp::UNIX_EPOCH };
     let last = vec![insert(&t, user("2", "a", None))];

@@ -462,7 +462,7 @@ impl Following<'_> {
     async fn once(&self, plan: &mut Plan, goal: &Goal, stop: &CancellationToken) -> Result<Ended> {
         loop {
             // Workers that are apart, after a crash, keep their tables until they are together again.
-            if let Some(ended) = self.stretch(plan, goal, stop).await? {
+            if let Some(ended) = Box::pin(self.stretch(plan, goal, stop)).await? {
                 return Ok(ended);
             }
         }

@@ -108,7 +108,7 @@ impl<A: Worker> Parallel<A> {
                     self.part(&mut parts, worker).push(ChangeEvent::Row(change));
                 }
                 ChangeEvent::Truncate(truncate) => {
-                    for (worker, truncate) in self.split_truncate(truncate) {
+                    for (worker, truncate) in self.split_truncate(&truncate) {
                         self.part(&mut parts, worker).push(ChangeEvent::Truncate(truncate));
                     }
                 }
@@ -141,7 +141,7 @@ impl<A: Worker> Parallel<A> {
         &mut part.events
     }
 
-    fn split_truncate(&self, truncate: Truncate) -> Vec<(usize, Truncate)> {
+    fn split_truncate(&self, truncate: &Truncate) -> Vec<(usize, Truncate)> {
         let mut workers: Vec<usize> = truncate.tables.iter().map(|table| self.worker_of(&table.name)).collect();
         workers.sort_unstable();
         workers.dedup();
