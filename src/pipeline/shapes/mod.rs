@@ -237,10 +237,11 @@ impl Shapes {
         let ids: Vec<u32> = self.tables.values().map(|known| known.shape.id).collect();
         let (looks, at) = self.source.look(&ids).await?;
         // After it: what is wrong with the publication now says more than that it was altered.
-        if let Some(membership) = &self.membership {
-            membership.look().await?;
-        }
-        if self.looked.as_ref() == Some(&looks) {
+        let published = match &self.membership {
+            Some(membership) => membership.look().await,
+            None => Ok(()),
+        };
+        if published.is_ok() && self.looked.as_ref() == Some(&looks) {
             return Ok(());
         }
         let now = self.source.tables(&Patterns::default()).await?;
@@ -255,6 +256,8 @@ impl Shapes {
                 _ => return Err(no_longer_there(name, self.source.name_of(known.shape.id).await?.as_ref())),
             }
         }
+        // A table that is gone is no longer published either: that it is gone says more.
+        published?;
         self.ahead = Some((at, ahead)).filter(|(_, ahead)| !ahead.is_empty());
         self.looked = Some(looks);
         Ok(())
