@@ -101,13 +101,20 @@ async fn ctrl_c_ends_every_long_command_with_130_and_leaves_nothing_half_done() 
         );
         wait_for("the command to wait for the lock", MINUTE, async || target.value::<bool>(&sql).await).await;
     };
+    // Its session ends with it, also at the server.
+    let gone = async || {
+        let sql = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE '%verify%'";
+        wait_for("its sessions to end", MINUTE, async || target.value::<bool>(sql).await).await;
+    };
     let verify = cutwater.start(&["verify"]);
     waits("verify").await;
     interrupted(verify).await;
+    gone().await;
     // SIGTERM, as service managers send it, means the same everywhere.
     let verify = cutwater.start(&["verify"]);
     waits("verify").await;
     ended_by_a_service_manager(verify, 130).await;
+    gone().await;
     let repair = cutwater.start(&["verify", "--repair"]);
     waits("verify").await;
     interrupted(repair).await;
