@@ -261,7 +261,7 @@ async fn all_that_stands_around_the_rows_is_the_same_after_the_run_and_after_the
 
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
     let run = cutwater.start(&["run"]);
-    cutwater.run(&["cutover", "--max-lag", "10s", "--hold", "0s"], 2 * MINUTE).await.assert_code(0);
+    cutwater.run(&["cutover", "--wait", "--max-lag", "10s", "--hold", "0s"], 2 * MINUTE).await.assert_code(0);
     run.wait(MINUTE).await.assert_code(0);
     assert_same_text(&before, &dump(&target));
     for sequence in ["a.alone", "a.owned", "a.people_numbers"] {

@@ -168,7 +168,8 @@ async fn foreign_keys_and_triggers_that_cannot_be_switched_off_are_made_at_the_c
         .assert_code(0);
     assert_eq!(target.value::<i64>(none).await, 0, "nor after a table was copied again");
     cutwater.run(&["verify"], LONG).await.assert_code(0);
-    let cut = cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
+    let cut =
+        cutwater.run(&["cutover", "--wait", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
     assert!(cut.stdout.contains("10 objects that had to wait made"), "{}", cut.stdout);
     assert!(writes.await.unwrap() > 50, "the writer hardly wrote");
     run.wait(LONG).await.assert_code(0);
@@ -239,7 +240,7 @@ async fn the_printed_grants_are_all_that_a_migration_needs() {
         "SELECT count(*) FROM pg_replication_origin_status WHERE external_id = 'cutwater_' || current_database()";
     assert_eq!(target.value::<i64>(origin).await, 1, "what is applied carries its origin");
     cutwater.run(&["verify"], LONG).await.assert_code(0);
-    cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
+    cutwater.run(&["cutover", "--wait", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
     writes.await.unwrap();
     run.wait(LONG).await.assert_code(0);
     support::assert_equal(&source.url(), &target.url(), &TABLES).await;
@@ -329,7 +330,7 @@ async fn a_slot_and_a_publication_of_the_administrator_are_used_and_left_alone()
     let mut run = cutwater.start(&["run"]);
     streaming(&cutwater, &mut run).await;
     cutwater.run(&["verify"], LONG).await.assert_code(0);
-    cutwater.run(&["cutover", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
+    cutwater.run(&["cutover", "--wait", "--max-lag", "20s", "--max-downtime", "60s"], LONG).await.assert_code(0);
     writes.await.unwrap();
     run.wait(LONG).await.assert_code(0);
     support::assert_equal(&source.url(), &target.url(), &TABLES).await;

@@ -183,7 +183,7 @@ async fn foreign_keys_of_partitioned_tables_that_do_not_hold_hinder_nothing() {
     source.execute("INSERT INTO parent VALUES (7); INSERT INTO child VALUES (2, 7)").await;
     wait_for("the row", MINUTE, async || target.value::<i64>("SELECT count(*) FROM child").await == 2).await;
     cutwater.run(&["verify"], MINUTE).await.assert_code(0);
-    cutwater.run(&["cutover", "--max-lag", "30s", "--max-downtime", "60s"], MINUTE).await.assert_code(0);
+    cutwater.run(&["cutover", "--wait", "--max-lag", "30s", "--max-downtime", "60s"], MINUTE).await.assert_code(0);
     run.wait(MINUTE).await.assert_code(0);
     assert_equal(&source.url(), &target.url(), &["public.parent", "public.child"]).await;
     let valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'link' AND conparentid = 0";
