@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::PgSource;
+use super::publication::check_whole;
 use crate::error::{Context, Result};
 use crate::postgres::Client;
 
@@ -62,11 +63,13 @@ pub async fn read(client: &Client, publication: &str, ids: &[u32]) -> Result<Has
 }
 
 impl PgSource {
-    /// As [`read`].
+    /// As [`read`]. An error if they are not published whole now: it says more than that something was altered.
     pub async fn memberships(&self, ids: &[u32]) -> Result<HashMap<u32, Membership>> {
         let client = self.client().await?;
-        read(&client, self.publication_name(), ids)
+        let found = read(&client, self.publication_name(), ids)
             .await
-            .with_context(|| self.on("looking whether tables are published"))
+            .with_context(|| self.on("looking whether tables are published"))?;
+        check_whole(&client, self.publication_name(), ids).await?;
+        Ok(found)
     }
 }
