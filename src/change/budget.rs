@@ -40,11 +40,11 @@ impl Budget {
         self.permits.add_permits(wanted.saturating_sub(before) as usize);
     }
 
-    /// Waits until `bytes` are free and takes them. A request larger than the whole budget gets all of it, alone: a
-    /// single frame must pass, however large.
+    /// Waits until `bytes` are free and takes them. A request for more than three quarters of the budget gets those: a
+    /// single frame must pass, however large, also while the rest of a batch's worth waits for what is behind it.
     pub async fn take(&self, bytes: usize) -> Share {
-        let units =
-            u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total.load(Ordering::Relaxed));
+        let total = self.total.load(Ordering::Relaxed);
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, total - total / 4);
         let permit = Arc::clone(&self.permits).acquire_many_owned(units).await;
         Share(permit.expect("the semaphore is never closed"))
     }
@@ -57,6 +57,13 @@ fn units(bytes: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_largest_request_passes_beside_a_batch_that_waits_for_it() {
+        let budget = Budget::new(4 << 16);
+        let _waits = budget.take(1 << 16).await;
+        drop(budget.take(usize::MAX).await);
+    }
 
     #[tokio::test]
     async fn a_budget_that_grows_lets_the_waiting_go_on() {
