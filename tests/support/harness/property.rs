@@ -31,8 +31,7 @@ pub async fn a_random_case<S: Engine, T: Engine>(source: &S, target: &T, seed: u
         rng.random_range(1..=3),
         [1, 7, 60, 2000][rng.random_range(0..4)],
         [64, 1024][rng.random_range(0..2)],
-        // Several appliers are for the long run.
-        [1, 1, if super::chaos() { 3 } else { 1 }][rng.random_range(0..3)],
+        [1, 1, 3][rng.random_range(0..3)],
     );
     let cutwater = Cutwater::new(&from, &to).and(&config);
     let sessions = rng.random_range(1..=2);
