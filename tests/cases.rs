@@ -492,6 +492,20 @@ async fn a_huge_value_passes_whole_in_snapshot_and_stream() {
     run.wait(MINUTE).await.assert_code(0);
 }
 
+/// While a batch waits for the rest of its transaction, what it holds of the memory budget is not free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_larger_than_the_budget_passes_in_the_middle_of_a_transaction() {
+    let (source, target) = pair().await;
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, t text)").await;
+    let cutwater = Cutwater::new(&source.url(), &target.url()).and("[apply]\nbatch_bytes = \"64KB\"\n");
+    catch_up(&cutwater).await;
+    let row = |id: u32, length: u32| format!("INSERT INTO notes VALUES ({id}, repeat('x', {length}));");
+    let rows: String = (0..40).map(|id| row(id, if id % 4 == 2 { 2_000_000 } else { 5_000 })).collect();
+    source.execute(&format!("BEGIN; {rows} COMMIT;")).await;
+    catch_up(&cutwater).await;
+    assert_same(&source, &target).await;
+}
+
 /// What the source itself cannot send in one message.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a gigabyte of text: make chaos runs it"]
