@@ -10,7 +10,7 @@
 //! | [`telemetry`] | lag, metrics, the HTTP status |
 //! | [`transform`] | rules, compiled once a table |
 //! | [`target`], [`source`] | the two ends |
-//! | [`postgres`] | what both ends share when they are Postgres |
+//! | [`postgres`], [`mysql`] | what both ends share when they are Postgres; MySQL or MariaDB |
 //! | [`config`] | what was asked for |
 //! | [`change`], [`schema`], [`error`] | the model; what tables look like; what goes wrong |
 //!
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod cutover;
 pub mod error;
+pub mod mysql;
 pub mod pipeline;
 pub mod postgres;
 pub mod schema;

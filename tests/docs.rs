@@ -143,6 +143,7 @@ const MAP: &[&str] = &[
     "target",
     "source",
     "postgres",
+    "mysql",
     "config",
     "change",
     "schema",

@@ -25,6 +25,7 @@ pub async fn tables(client: &Client) -> Result<Vec<Arc<TableSchema>>> {
             portable_binary: row.get("portable_binary"),
             is_array: row.get("is_array"),
             has_equality: row.get("has_equality"),
+            mysql: None,
         };
         let identity = match row.get::<_, &str>("identity") {
             "a" => Some(IdentityColumn::Always),

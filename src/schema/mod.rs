@@ -5,13 +5,20 @@
 //! `schema::ddl`. Nothing here talks to a server.
 
 pub mod ddl;
+mod definition;
 mod leaves;
+mod mysql_type;
 mod name;
 mod pattern;
 mod shape;
 mod table;
 
+pub use definition::{
+    CheckDefinition, ColumnDefinition, DefaultValue, ForeignKey, IndexDefinition, IndexKind, IndexPart, OtherObject,
+    TableDefinition,
+};
 pub use leaves::{Became, Leaf, LeafChange, Leaves};
+pub use mysql_type::{MySqlKind, MySqlType};
 pub use name::{Ident, TableName};
 pub use pattern::{Pattern, Patterns};
 pub use shape::{Fact, Facts, Shape, ShapeChange, ShapeColumn};

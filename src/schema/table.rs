@@ -1,6 +1,8 @@
 //! One table, as the stages see it.
 
-use super::TableName;
+use std::sync::Arc;
+
+use super::{MySqlType, TableName};
 
 /// A table at one of the ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,9 @@ pub struct ColumnType {
     pub is_array: bool,
     /// Whether `=` works on it (false for json, xml, point …): decides how a row without a key is found.
     pub has_equality: bool,
+    /// For a column of a MySQL or MariaDB server: its type, taken apart. Then `oid` is 0, `schema` is `mysql`, `name` the
+    /// base type (`bigint`) and `display` the whole of it (`bigint(20) unsigned`).
+    pub mysql: Option<Arc<MySqlType>>,
 }
 
 impl Column {
@@ -120,6 +125,19 @@ impl ColumnType {
             portable_binary: true,
             is_array: name.starts_with('_'),
             has_equality: true,
+            mysql: None,
+        }
+    }
+
+    /// A type of a MySQL or MariaDB server, from the `COLUMN_TYPE` it was read of.
+    pub fn mysql(column_type: &str, ty: MySqlType) -> ColumnType {
+        let end = column_type.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(column_type.len());
+        ColumnType {
+            schema: "mysql".into(),
+            name: column_type[..end].to_ascii_lowercase(),
+            portable_binary: false,
+            mysql: Some(Arc::new(ty)),
+            ..ColumnType::built_in(0, column_type)
         }
     }
 

@@ -63,6 +63,7 @@ pub(super) fn differing(given: &TableSchema, seen: &Relation) -> Option<TableSch
                     portable_binary: false,
                     is_array: false,
                     has_equality: false,
+                    mysql: None,
                 },
                 not_null: false,
                 identity: None,
