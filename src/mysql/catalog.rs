@@ -64,7 +64,8 @@ pub async fn read(conn: &mut mysql_async::Conn, databases: &[String]) -> Result<
             name: name.clone(),
         };
         let json = |clause: &str| columns.iter().any(|column| is_json_check(clause, &column.name));
-        let checks = checks.remove(&name).unwrap_or_default().into_iter().filter(|check| !json(&check.clause)).collect();
+        let checks =
+            checks.remove(&name).unwrap_or_default().into_iter().filter(|check| !json(&check.clause)).collect();
         catalog.tables.push(TableDefinition {
             table: Arc::new(schema),
             engine: engine.unwrap_or_default(),
@@ -193,7 +194,11 @@ impl<'a> Reader<'a> {
             let is_generated = extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED");
             let default = default.filter(|_| !is_generated);
             let definition = ColumnDefinition {
-                default: if self.mariadb { default.and_then(mariadb_default) } else { mysql_default(default, &extra, &ty) },
+                default: if self.mariadb {
+                    default.and_then(mariadb_default)
+                } else {
+                    mysql_default(default, &extra, &ty)
+                },
                 not_null: !nullable,
                 on_update: extra.to_ascii_lowercase().contains("on update current_timestamp"),
                 auto_increment: extra.contains("auto_increment"),

@@ -135,10 +135,7 @@ impl MySqlType {
     /// Whether values are bytes: the canonical form of a row has them as [`Binary`](crate::change::Datum::Binary).
     pub fn is_bytes(&self) -> bool {
         use MySqlKind::{Binary, Bit, Blob, Geometry, LongBlob, MediumBlob, TinyBlob, VarBinary, Vector};
-        matches!(
-            self.kind,
-            Binary | VarBinary | TinyBlob | Blob | MediumBlob | LongBlob | Bit | Geometry | Vector
-        )
+        matches!(self.kind, Binary | VarBinary | TinyBlob | Blob | MediumBlob | LongBlob | Bit | Geometry | Vector)
     }
 
     /// Whether it is one of the integer types.
