@@ -10,7 +10,8 @@
 //! | [`telemetry`] | lag, metrics, the HTTP status |
 //! | [`transform`] | rules, compiled once a table |
 //! | [`target`], [`source`] | the two ends |
-//! | [`postgres`], [`mysql`] | what both ends share when they are Postgres; MySQL or MariaDB |
+//! | [`postgres`], [`mysql`] | what both ends share when they are Postgres, or MySQL or MariaDB |
+//! | [`endpoint`] | what the URLs and connections of all engines have in common |
 //! | [`config`] | what was asked for |
 //! | [`change`], [`schema`], [`error`] | the model; what tables look like; what goes wrong |
 //!
@@ -20,6 +21,7 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod cutover;
+pub mod endpoint;
 pub mod error;
 pub mod mysql;
 pub mod pipeline;

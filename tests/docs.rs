@@ -144,6 +144,7 @@ const MAP: &[&str] = &[
     "source",
     "postgres",
     "mysql",
+    "endpoint",
     "config",
     "change",
     "schema",

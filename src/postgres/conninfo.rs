@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
 use super::pgpass;
 use crate::config::Url;
+use crate::endpoint::{self, Pieces, decode};
 use crate::error::{Error, Kind, Result};
 
 /// Where and as whom to connect.
@@ -111,23 +111,8 @@ pub enum ChannelBinding {
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-fn bad(why: impl Into<String>) -> Error {
-    Error::new(Kind::Config, why).fix("write postgres://user@host:5432/database, with ?name=value for options")
-}
-
-fn decode(text: &str) -> Result<String> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(|text| text.into_owned())
-        .map_err(|_| bad("the URL holds a percent-encoding that is not UTF-8"))
-}
-
-fn parse_port(text: &str) -> Result<u16> {
-    if text.is_empty() {
-        return Ok(DEFAULT_PORT);
-    }
-    text.parse().map_err(|_| bad(format!("{text:?} is not a port")))
-}
+/// What to write instead, where nothing more precise is known.
+const SHAPE: &str = "write postgres://user@host:5432/database, with ?name=value for options";
 
 impl SslMode {
     fn parse(text: &str) -> Result<SslMode> {
@@ -187,9 +172,7 @@ impl Host {
     pub fn is_local(&self) -> bool {
         match self {
             Host::Unix(..) => true,
-            Host::Tcp(name, _) => {
-                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
+            Host::Tcp(name, _) => endpoint::is_this_machine(name),
         }
     }
 }
@@ -197,57 +180,19 @@ impl Host {
 impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Host::Tcp(name, port) if name.contains(':') => write!(f, "[{name}]:{port}"),
-            Host::Tcp(name, port) => write!(f, "{name}:{port}"),
+            Host::Tcp(name, port) => f.write_str(&endpoint::tcp_address(name, *port)),
             Host::Unix(path, port) => write!(f, "{}:{port}", path.display()),
         }
     }
-}
-
-/// `user:password@`, `host:port,…`, `/database`, `?parameters` of a URL, still encoded.
-struct Pieces<'a> {
-    user: Option<&'a str>,
-    password: Option<&'a str>,
-    hosts: &'a str,
-    database: &'a str,
-    query: &'a str,
-}
-
-fn pieces(url: &str) -> Result<Pieces<'_>> {
-    let rest = url
-        .strip_prefix("postgres://")
-        .or_else(|| url.strip_prefix("postgresql://"))
-        .ok_or_else(|| bad("the URL does not start with postgres://"))?;
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password may hold an unencoded '/' or '@' in practice, but libpq does not read those either.
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (credentials, hosts) = match authority.rsplit_once('@') {
-        Some((credentials, hosts)) => (Some(credentials), hosts),
-        None => (None, authority),
-    };
-    let (user, password) = match credentials {
-        Some(credentials) => match credentials.split_once(':') {
-            Some((user, password)) => (Some(user), Some(password)),
-            None => (Some(credentials), None),
-        },
-        None => (None, None),
-    };
-    Ok(Pieces { user, password, hosts, database, query })
 }
 
 /// `a:1,[::1]:2,c` of the URL's authority.
 fn split_hosts(text: &str) -> Result<(Vec<String>, Vec<u16>)> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for part in text.split(',').filter(|_| !text.is_empty()) {
-        let (name, port) = match part.strip_prefix('[') {
-            Some(rest) => {
-                let (name, port) = rest.split_once(']').ok_or_else(|| bad("an IPv6 address lacks its \"]\""))?;
-                (name, port.strip_prefix(':').unwrap_or(""))
-            }
-            None => part.split_once(':').unwrap_or((part, "")),
-        };
-        names.push(decode(name)?);
-        ports.push(parse_port(port)?);
+        let (name, port) = endpoint::address(part)?;
+        names.push(name);
+        ports.push(endpoint::port(port, DEFAULT_PORT)?);
     }
     Ok((names, ports))
 }
@@ -263,7 +208,16 @@ impl ConnInfo {
     }
 
     fn parse_alone(url: &str) -> Result<ConnInfo> {
-        let pieces = pieces(url.trim())?;
+        Self::read(url).map_err(|error| error.fix(SHAPE))
+    }
+
+    fn read(url: &str) -> Result<ConnInfo> {
+        let url = url.trim();
+        let rest = url
+            .strip_prefix("postgres://")
+            .or_else(|| url.strip_prefix("postgresql://"))
+            .ok_or_else(|| Error::new(Kind::Config, "the URL does not start with postgres://"))?;
+        let pieces = Pieces::of(rest);
         let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
         let (mut names, mut ports) = split_hosts(pieces.hosts)?;
         let mut user = pieces.user.map(decode).transpose()?.and_then(non_empty);
@@ -273,12 +227,13 @@ impl ConnInfo {
         let (mut wanted, mut channel_binding) = (Wanted::default(), ChannelBinding::default());
         let (mut application_name, mut options, mut connect_timeout) = (None, None, DEFAULT_CONNECT_TIMEOUT);
 
-        for pair in pieces.query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').ok_or_else(|| bad(format!("{pair:?} lacks a value")))?;
-            let (name, value) = (decode(name)?, decode(value)?);
+        for pair in endpoint::parameters(pieces.query) {
+            let (name, value) = pair?;
             match name.as_str() {
                 "host" | "hostaddr" => names = value.split(',').map(str::to_owned).collect(),
-                "port" => ports = value.split(',').map(parse_port).collect::<Result<_>>()?,
+                "port" => {
+                    ports = value.split(',').map(|port| endpoint::port(port, DEFAULT_PORT)).collect::<Result<_>>()?;
+                }
                 "user" => user = Some(value),
                 "password" => password = Some(value),
                 "dbname" => database = Some(value),
@@ -291,8 +246,9 @@ impl ConnInfo {
                 "application_name" | "fallback_application_name" => application_name = Some(value),
                 "options" => options = Some(value),
                 "connect_timeout" => {
-                    let seconds: u64 =
-                        value.parse().map_err(|_| bad(format!("connect_timeout {value:?} is not a number")))?;
+                    let seconds: u64 = value
+                        .parse()
+                        .map_err(|_| Error::new(Kind::Config, format!("connect_timeout {value:?} is not a number")))?;
                     // libpq: 0 waits for ever. A day is as good, and ends.
                     connect_timeout = Duration::from_secs(if seconds == 0 { 86_400 } else { seconds });
                 }
@@ -323,7 +279,7 @@ impl ConnInfo {
         let user = user
             .or_else(|| std::env::var("PGUSER").ok())
             .or_else(|| std::env::var("USER").ok())
-            .ok_or_else(|| bad("the URL names no user"))?;
+            .ok_or_else(|| Error::new(Kind::Config, "the URL names no user"))?;
         Ok(ConnInfo {
             hosts,
             database: database.unwrap_or_else(|| user.clone()),

@@ -10,16 +10,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::{ConnInfo, Host, SslMode, Wanted, tls};
+use crate::endpoint::{keep_alive, no_host, unreachable};
 use crate::error::{Error, Kind, Result};
 
 /// A connection to a server, whichever way it runs.
@@ -279,25 +278,12 @@ async fn addresses(host: &Host) -> Result<Vec<Address>> {
         Host::Unix(folder, port) => return Ok(vec![Address::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
         Host::Tcp(name, port) => (name.as_str(), *port),
     };
-    let found = tokio::net::lookup_host((name, port)).await.map_err(|error| {
-        Error::new(Kind::Connection, format!("there is no host {name:?}: {error}"))
-            .fix("check the host name in the URL")
-    })?;
+    let found = tokio::net::lookup_host((name, port)).await.map_err(|error| no_host(name, &error))?;
     let found: Vec<Address> = found.map(Address::Tcp).collect();
     if found.is_empty() {
         return Err(Error::new(Kind::Connection, format!("the host name {name:?} has no address")));
     }
     Ok(found)
-}
-
-fn unreachable(place: &dyn std::fmt::Display, error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            Error::new(Kind::Connection, format!("{place} refused the connection: no server listens there"))
-        }
-        io::ErrorKind::NotFound => Error::new(Kind::Connection, format!("there is no socket {place}")),
-        _ => Error::new(Kind::Connection, format!("{place} cannot be reached: {error}")),
-    }
 }
 
 async fn tcp(host: &Host, address: SocketAddr, receive_buffer: u32) -> Result<TcpStream> {
@@ -317,14 +303,6 @@ async fn tcp(host: &Host, address: SocketAddr, receive_buffer: u32) -> Result<Tc
 fn kernel_allows(bytes: u32) -> bool {
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok();
     limit.and_then(|text| text.trim().parse().ok()).is_some_and(|limit: u32| limit >= bytes / 2)
-}
-
-/// A peer that is gone is noticed within about a minute and a half. Failing to set this is no reason not to connect.
-fn keep_alive(stream: &TcpStream) {
-    let _ = sockopt::set_socket_keepalive(stream, true);
-    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(30));
-    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15));
-    let _ = sockopt::set_tcp_keepcnt(stream, 4);
 }
 
 async fn secure(mut tcp: TcpStream, info: &ConnInfo, host: &Host, attempt: Attempt) -> Result<Socket> {

@@ -14,13 +14,14 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{Host, SslMode, TlsOptions};
+use crate::endpoint::tls::{authorities, file_error, objection};
 use crate::error::{Error, Kind, Result};
 
 /// Speaks TLS over a connection on which the server has agreed to it.
@@ -46,14 +47,7 @@ fn explain(error: &std::io::Error, host: &Host, mode: SslMode) -> Error {
     };
     match tls {
         rustls::Error::InvalidCertificate(why) => {
-            let why = match why {
-                CertificateError::UnknownIssuer => "its issuer is not known here".to_owned(),
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    "it is for another host name".to_owned()
-                }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
-                other => other.to_string(),
-            };
+            let why = objection(why);
             let fix = if mode == SslMode::VerifyFull {
                 "add ?sslrootcert=/path/to/ca.pem to the URL, or choose another check with ?sslmode=verify-ca (any host \
                  name) or ?sslmode=require (encrypted, not verified)"
@@ -66,27 +60,9 @@ fn explain(error: &std::io::Error, host: &Host, mode: SslMode) -> Error {
     }
 }
 
-fn file_error(what: &str, path: &std::path::Path, why: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Config, format!("{what} {} cannot be read: {why}", path.display()))
-}
-
 fn roots(options: &TlsOptions) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match &options.root_cert {
-        Some(path) => {
-            let certs = CertificateDer::pem_file_iter(path).map_err(|e| file_error("sslrootcert", path, e))?;
-            for cert in certs {
-                let cert = cert.map_err(|e| file_error("sslrootcert", path, e))?;
-                roots.add(cert).map_err(|e| file_error("sslrootcert", path, e))?;
-            }
-            if roots.is_empty() {
-                return Err(file_error("sslrootcert", path, "it holds no certificate"));
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+    roots.add_parsable_certificates(authorities("sslrootcert", options.root_cert.as_deref())?);
     Ok(roots)
 }
 
@@ -99,10 +75,6 @@ fn client_config(mode: SslMode, options: &TlsOptions) -> Result<ClientConfig> {
         SslMode::Disable | SslMode::Allow | SslMode::Prefer => false,
     };
     let roots = if verify { roots(options)? } else { RootCertStore::empty() };
-    if verify && roots.is_empty() {
-        return Err(Error::new(Kind::Config, "this machine has no certificate authorities to check the server with")
-            .fix("install ca-certificates, or add ?sslrootcert=/path/to/ca.pem to the URL"));
-    }
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| internal(&e))?;
