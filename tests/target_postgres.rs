@@ -123,7 +123,7 @@ async fn take_lease(target: &PgTarget, holder: &str) -> Lease {
 }
 
 fn begin(end: u64) -> ChangeEvent {
-    ChangeEvent::Begin(Begin { xid: 7, commit_start: at(end - 0x10), commit_time: Timestamp::UNIX_EPOCH })
+    ChangeEvent::Begin(Begin { xid: 7, commit_start: Lsn(end - 0x10).into(), commit_time: Timestamp::UNIX_EPOCH })
 }
 
 /// A table as the stream describes it: columns as (name, type), the key by index.

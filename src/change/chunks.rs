@@ -3,7 +3,7 @@
 //! A very large table is copied in ranges of its key, and each range remembers the position it was read at. After a crash
 //! only the ranges that are missing are read, at a later position. Until the stream has passed the newest of them, the
 //! target holds a mixture, and what a change means depends on the ranges of its old and its new key (TRAPS 6): a
-//! transaction that committed at `t` is in every range whose position is above `t`.
+//! transaction that committed at `t` is in every range whose position holds it.
 //!
 //! | range of the old key | range of the new key | the change is |
 //! |---|---|---|
@@ -24,7 +24,7 @@
 //! is carried out as an end and a beginning, the beginning complete, and an end that finds no row is no divergence. That
 //! place is written down before anything depends on it (`copied_until`), so it holds over a crash as well.
 
-use super::{Datum, Op, Position, Row, RowChange};
+use super::{CommitStart, Datum, Op, Position, Row, RowChange};
 use crate::error::{Error, Kind, Result};
 use crate::schema::{Ident, TableSchema};
 
@@ -92,27 +92,26 @@ impl ChunkMap {
 
     /// The oldest position; `None` while a range is missing.
     pub fn oldest(&self) -> Option<Position> {
-        self.position(|a, b| a < b)
+        self.positions()?.into_iter().reduce(|a, b| if b < a { b } else { a }).cloned()
     }
 
     /// The newest position; `None` while a range is missing.
     pub fn newest(&self) -> Option<Position> {
-        self.position(|a, b| a > b)
+        self.positions()?.into_iter().cloned().reduce(|a, b| a.join(&b))
     }
 
-    fn position(&self, better: fn(&Position, &Position) -> bool) -> Option<Position> {
-        let all: Option<Vec<&Position>> = self.chunks.iter().map(|chunk| chunk.copied_at.as_ref()).collect();
-        all?.into_iter().reduce(|a, b| if better(b, a) { b } else { a }).cloned()
+    fn positions(&self) -> Option<Vec<&Position>> {
+        self.chunks.iter().map(|chunk| chunk.copied_at.as_ref()).collect()
     }
 
     /// Whether the copy of the key's range has what was committed at `t`.
-    fn has(&self, key: i64, t: &Position) -> bool {
+    fn has(&self, key: i64, t: &CommitStart) -> bool {
         let at = self.chunks.partition_point(|chunk| chunk.upper.is_some_and(|upper| upper <= key));
-        self.chunks.get(at).and_then(|chunk| chunk.copied_at.as_ref()).is_some_and(|copied_at| t < copied_at)
+        self.chunks.get(at).and_then(|chunk| chunk.copied_at.as_ref()).is_some_and(|copied_at| t.is_in(copied_at))
     }
 
     /// What a change from `old` to `new` that was committed at `t` becomes.
-    pub fn verdict(&self, old: Option<i64>, new: Option<i64>, t: &Position) -> Verdict {
+    pub fn verdict(&self, old: Option<i64>, new: Option<i64>, t: &CommitStart) -> Verdict {
         let to_do = |key: i64| !self.has(key, t);
         match (old.map(to_do), new.map(to_do)) {
             (Some(true), Some(true)) | (Some(true), None) | (None, Some(true)) => Verdict::Apply,
@@ -147,7 +146,7 @@ impl ChunkMap {
     }
 
     /// What a change committed at `t` becomes, and whether it changes the row's key.
-    pub fn judge(&self, change: &RowChange, t: &Position) -> Result<(Verdict, bool)> {
+    pub fn judge(&self, change: &RowChange, t: &CommitStart) -> Result<(Verdict, bool)> {
         let new = change.new.as_ref().map(|row| self.key(&change.table, row)).transpose()?;
         // The source sends an old row only if the key changed, or if it always sends it.
         let old = match (&change.old, change.op) {
@@ -160,8 +159,8 @@ impl ChunkMap {
     }
 
     /// The rows that a TRUNCATE at `t` removes, as a condition on the target's column; `None`: all of them.
-    pub fn truncated(&self, column: &str, t: &Position) -> Option<String> {
-        let older = |chunk: &&Chunk| chunk.copied_at.as_ref().is_none_or(|copied_at| t >= copied_at);
+    pub fn truncated(&self, column: &str, t: &CommitStart) -> Option<String> {
+        let older = |chunk: &&Chunk| chunk.copied_at.as_ref().is_none_or(|copied_at| !t.is_in(copied_at));
         if self.chunks.iter().all(|chunk| older(&chunk)) {
             return None;
         }
@@ -200,6 +199,10 @@ mod tests {
         Lsn(lsn).into()
     }
 
+    fn commit(lsn: u64) -> CommitStart {
+        Lsn(lsn).into()
+    }
+
     fn map(positions: &[u64]) -> ChunkMap {
         let bounds: Vec<i64> = (1..positions.len() as i64).map(|index| index * 10).collect();
         let mut map = ChunkMap::between("id", &bounds);
@@ -212,7 +215,7 @@ mod tests {
     #[test]
     fn the_first_and_the_last_range_have_no_end() {
         let map = map(&[100, 200, 300]);
-        let has = |key| map.has(key, &at(150));
+        let has = |key| map.has(key, &commit(150));
         assert_eq!([i64::MIN, 9, 10, 19, 20, i64::MAX].map(has), [false, false, true, true, true, true]);
         assert_eq!((map.oldest(), map.newest()), (Some(at(100)), Some(at(300))));
     }
@@ -220,16 +223,16 @@ mod tests {
     #[test]
     fn a_transaction_at_the_position_itself_is_not_in_the_copy() {
         let map = map(&[100]);
-        assert_eq!(map.verdict(None, Some(1), &at(99)), Verdict::Skip);
-        assert_eq!(map.verdict(None, Some(1), &at(100)), Verdict::Apply);
+        assert_eq!(map.verdict(None, Some(1), &commit(99)), Verdict::Skip);
+        assert_eq!(map.verdict(None, Some(1), &commit(100)), Verdict::Apply);
     }
 
     #[test]
     fn a_truncate_spares_the_ranges_that_were_read_after_it() {
         let map = map(&[100, 200, 100]);
-        assert_eq!(map.truncated("id", &at(150)).as_deref(), Some("(\"id\" < 10) OR (\"id\" >= 20)"));
-        assert_eq!(map.truncated("id", &at(200)), None);
-        assert_eq!(map.truncated("id", &at(50)).as_deref(), Some("false"));
+        assert_eq!(map.truncated("id", &commit(150)).as_deref(), Some("(\"id\" < 10) OR (\"id\" >= 20)"));
+        assert_eq!(map.truncated("id", &commit(200)), None);
+        assert_eq!(map.truncated("id", &commit(50)).as_deref(), Some("false"));
     }
 
     /// Copies of random ranges at random moments of a random history, and the stream from the first moment on: at its
@@ -266,7 +269,7 @@ mod tests {
             }
             let oldest = *positions.iter().min().expect("four");
             for (t, &(old, new)) in changes.iter().enumerate().skip(oldest as usize) {
-                let verdict = map.verdict(old, new, &at(t as u64));
+                let verdict = map.verdict(old, new, &commit(t as u64));
                 let (ends, begins) = match verdict {
                     Verdict::Skip => (None, None),
                     Verdict::Apply => (old, new),
@@ -349,7 +352,7 @@ mod tests {
                 }
                 let tolerant = t < until;
                 let mixed = tolerant || t < newest;
-                let verdict = map.verdict(event.old, event.new, &at(t));
+                let verdict = map.verdict(event.old, event.new, &commit(t));
                 let moves = event.old.is_some() && event.new.is_some() && event.old != event.new;
                 let (ends, begins) = match verdict {
                     Verdict::Skip => (None, None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Position, Row};
+use super::{CommitStart, Position, Row};
 use crate::schema::{ShapeChange, TableName, TableSchema};
 
 /// One event of a source's stream. Row and truncate events stand between a [`Begin`] and its [`Commit`], and
@@ -31,13 +31,19 @@ pub enum ChangeEvent {
 /// The start of a source transaction.
 #[derive(Debug, Clone)]
 pub struct Begin {
-    /// The source's transaction id.
+    /// The source's transaction id (Postgres); 0 where rows do not carry one.
     pub xid: u32,
-    /// Where its commit record *starts*: a table copied at position P already holds every transaction for which this
-    /// is below P.
-    pub commit_start: Position,
+    /// Where its commit starts in the log: whether a table copied at a position holds it is asked of this.
+    pub commit_start: CommitStart,
     /// When it committed, by the source's clock.
     pub commit_time: Timestamp,
+}
+
+impl Begin {
+    /// Whether a copy taken at `position` holds it.
+    pub fn is_in(&self, position: &Position) -> bool {
+        self.commit_start.is_in(position)
+    }
 }
 
 /// The end of a source transaction.

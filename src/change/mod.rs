@@ -13,5 +13,8 @@ mod row;
 pub use budget::{Budget, Share};
 pub use chunks::{Chunk, ChunkMap, Verdict, beginning_of, end_of};
 pub use event::{Begin, ChangeEvent, Commit, Message, Op, RowChange, Truncate};
-pub use position::{Durable, Lsn, Position};
+pub use position::{
+    BinlogPlace, BinlogPosition, CommitStart, Durable, Gtid, GtidSet, Interval, LogFiles, Lsn, MariaGtid, MariaGtidSet,
+    Position, Tsid,
+};
 pub use row::{Datum, Fields, Row, RowBuilder};

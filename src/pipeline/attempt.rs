@@ -204,7 +204,7 @@ async fn work(
     }
 
     let tables = state.tables().await?;
-    let consistent = tables.iter().filter_map(|table| table.copied_at.clone()).reduce(|a, b| if a < b { b } else { a });
+    let consistent = tables.iter().filter_map(|table| table.copied_at.clone()).reduce(|a, b| a.join(&b));
     let following = Following { job, lease, plan: &plan, progress, vitals, halt };
     if phase < Phase::CatchingUp {
         vitals.set_phase(state, lease, progress, Phase::Indexing).await?;
@@ -478,10 +478,10 @@ impl Following<'_> {
         let from = applier.checkpoint();
         // Known from here on, also if the stream never starts: lag that nobody can tell would read as none.
         vitals.durable(&from, None);
-        let together = routing.furthest_beyond().cloned().map(Goal::Position);
+        let together = routing.furthest_beyond().map(Goal::Position);
         if let Goal::Position(goal) = goal
             && together.is_none()
-            && from.get() >= goal
+            && from.get().reaches(goal)
         {
             return Ok(Some(Ended::GoalReached));
         }
@@ -511,9 +511,7 @@ impl Following<'_> {
         for table in plan.tables().map(|table| &table.source) {
             if let Some(beyond) = routing.beyond(&table.name) {
                 let at = copied_at.entry(table.id).or_insert_with(|| beyond.clone());
-                if *at < *beyond {
-                    *at = beyond.clone();
-                }
+                *at = at.join(beyond);
             }
         }
         let mut router = Router::new(copied_at, mixed.into_iter().map(|(id, (_, mixed))| (id, mixed)).collect())

@@ -176,7 +176,7 @@ mod tests {
 
     fn end(batch: &Batch) -> Option<u64> {
         match &batch.end {
-            BatchEnd::Commit { position, .. } => Some(position.lsn().0),
+            BatchEnd::Commit { position, .. } => position.lsn().ok().map(|lsn| lsn.0),
             BatchEnd::Open => None,
         }
     }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::change::{ChunkMap, Op, Position, Row, RowChange, Verdict, beginning_of, end_of};
+use crate::change::{ChunkMap, CommitStart, Op, Position, Row, RowChange, Verdict, beginning_of, end_of};
 use crate::config::{SnapshotConfig, TransformRule};
 use crate::error::Result;
 use crate::source::postgres::PgSource;
@@ -80,7 +80,7 @@ impl Settling<'_> {
         &self,
         mixed: &Mixed,
         change: RowChange,
-        (t, xid): (&Position, u32),
+        (t, xid): (&CommitStart, u32),
         until: &mut Option<Position>,
     ) -> Result<Vec<RowChange>> {
         let (verdict, moves) = mixed.map.judge(&change, t)?;
@@ -108,7 +108,9 @@ impl Settling<'_> {
             return Ok(Some((*new).clone()));
         }
         let read = self.source.reread(&change.table, &new, xid).await?;
-        if let Some(later) = read.changed_before.filter(|later| until.as_ref().is_none_or(|until| until < later)) {
+        if let Some(later) =
+            read.changed_before.filter(|later| until.as_ref().is_none_or(|until| !until.reaches(later)))
+        {
             // Before anything that depends on it becomes durable.
             self.state.set_copied_until(self.lease, &later).await?;
             *until = Some(later);

@@ -80,7 +80,7 @@ pub async fn estimate(job: &Job, plan: &Plan, time: Duration) -> Result<Estimate
     let before = job.source.head().await?;
     let sample = Sample::take(job, plan, workers, time).await.context("copying a sample")?;
     let after = job.source.head().await?;
-    let wal = after.position.lsn().since(before.position.lsn()) as f64;
+    let wal = after.position.bytes_since(&before.position, &after.files).unwrap_or(0) as f64;
     let seconds = after.time.duration_since(before.time).as_secs_f64().max(0.001);
     let (index_bytes, largest_index) = indexes(job, plan).await?;
     let chunk_rows = job.config.snapshot.chunk_rows.max(1);

@@ -158,11 +158,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::change::Lsn;
+    use crate::change::{LogFiles, Lsn};
 
     fn head(kept: u64, server_limit: Option<u64>) -> Head {
         Head {
             position: Lsn(kept).into(),
+            files: LogFiles::default(),
             time: Timestamp::UNIX_EPOCH,
             retained_bytes: Some(kept),
             slot_status: Some("extended".into()),

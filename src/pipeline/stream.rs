@@ -178,7 +178,8 @@ pub async fn follow<S: ChangeStream, A: Applier>(
         while !paused(&batcher)
             && let Some((mut batch, shares)) = batcher.take()
         {
-            batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
+            batch.tolerate_missing =
+                copied_until.as_ref().is_some_and(|until| !applier.checkpoint().get().reaches(until));
             let fenced = apply(&mut applier, &stream, batch, shares, vitals).await?;
             every = if fenced { FENCED_ADVANCE } else { IDLE_ADVANCE };
             if !batcher.is_full() || refused.is_some() {
@@ -197,7 +198,7 @@ pub async fn follow<S: ChangeStream, A: Applier>(
         && !paused(&batcher)
         && let Some((mut batch, shares)) = batcher.take()
     {
-        batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| applier.checkpoint().get() < until);
+        batch.tolerate_missing = copied_until.as_ref().is_some_and(|until| !applier.checkpoint().get().reaches(until));
         apply(&mut applier, &stream, batch, shares, vitals).await?;
     }
     stream.close().await?;
@@ -214,7 +215,7 @@ async fn at(deadline: Option<Instant>) {
 fn reached(goal: &Goal, position: Option<&Position>) -> bool {
     match goal {
         Goal::None => false,
-        Goal::Position(goal) => position.is_some_and(|position| position >= goal),
+        Goal::Position(goal) => position.is_some_and(|position| position.reaches(goal)),
     }
 }
 
@@ -336,7 +337,7 @@ impl Router {
         let is_mixed = |table: &TableSchema, until: &Option<Position>| {
             let mixed = self.mixed.get(&table.id).filter(|_| !self.holds(table));
             mixed.filter(|mixed| {
-                until.as_ref().is_some_and(|until| t < until) || mixed.map.newest().is_some_and(|n| *t < n)
+                until.as_ref().is_some_and(|until| t.is_in(until)) || mixed.map.newest().is_some_and(|n| t.is_in(&n))
             })
         };
         match event {
@@ -364,7 +365,7 @@ impl Router {
     /// Whether the table's copy has the transaction under way.
     fn holds(&self, table: &TableSchema) -> bool {
         match (&self.begin, self.copied_at.get(&table.id)) {
-            (Some(begin), Some(copied_at)) => begin.commit_start < *copied_at,
+            (Some(begin), Some(copied_at)) => begin.is_in(copied_at),
             _ => false,
         }
     }

@@ -235,6 +235,7 @@ impl Vitals {
         let inner = &mut *guard;
         let now = Instant::now();
         inner.source_away_since = None;
+        inner.meter.log_is(&head.files);
         inner.meter.sample(head.time, &head.position, now);
         let reading = inner.meter.reading(now);
         if let Some(bytes) = reading.bytes {

@@ -17,7 +17,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Budget, ChangeEvent, Chunk, Durable, Position, Share};
+use crate::change::{Budget, ChangeEvent, Chunk, Durable, LogFiles, Position, Share};
 use crate::error::Result;
 use crate::schema::{Patterns, TableName, TableSchema};
 
@@ -41,6 +41,8 @@ pub struct SourceIdentity {
 pub struct Head {
     /// The end of the log that a reader can get (Postgres: the flush LSN).
     pub position: Position,
+    /// The files of its log, where it is made of files that positions name: what is between two positions in bytes.
+    pub files: LogFiles,
     /// The source's clock.
     pub time: Timestamp,
     /// Bytes of log kept for our slot; `None` without a slot.

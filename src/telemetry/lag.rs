@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::change::Position;
+use crate::change::{LogFiles, Position};
 
 /// A head older than this may have moved on: it no longer proves that nothing is pending. Three missed samples.
 const STALE: Duration = Duration::from_secs(3);
@@ -34,6 +34,8 @@ pub struct LagMeter {
     /// Heads above the durable position, oldest first.
     pending: VecDeque<Sample>,
     newest: Option<(Sample, Instant)>,
+    /// The files of the source's log, as they were then.
+    files: LogFiles,
     durable: Option<Position>,
     caught_up_at: Option<Timestamp>,
     /// The worst lag of each minute of the last hour: its source time and seconds.
@@ -59,6 +61,11 @@ impl LagMeter {
     /// A meter that goes on from what an earlier run knew.
     pub fn new(caught_up_at: Option<Timestamp>) -> Self {
         LagMeter { caught_up_at, ..LagMeter::default() }
+    }
+
+    /// The files that the source's log is made of, if it is made of files.
+    pub fn log_is(&mut self, files: &LogFiles) {
+        self.files = files.clone();
     }
 
     /// The source's head was at `position` when its clock said `time`; `at` is our own clock.
@@ -124,7 +131,7 @@ impl LagMeter {
 
     fn bytes(&self) -> Option<u64> {
         let (newest, _) = self.newest.as_ref()?;
-        Some(newest.position.lsn().since(self.durable.as_ref()?.lsn()))
+        newest.position.bytes_since(self.durable.as_ref()?, &self.files)
     }
 
     fn seconds(&self, at: Instant) -> Option<f64> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::facts::{CopyFacts, CutoverFacts, EndFacts, PausedFacts, Refusal, RunFacts, StatusFacts, TableFacts};
 use super::partitions;
-use crate::change::Position;
+use crate::change::{LogFiles, Position};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::belongs;
@@ -30,6 +30,7 @@ const ALIVE: f64 = 10.0;
 struct SourceSide {
     time: Timestamp,
     head: Position,
+    files: LogFiles,
     version: String,
     retained: Option<u64>,
     slot_status: Option<String>,
@@ -98,6 +99,7 @@ async fn ask_source(info: &ConnInfo, config: &Config) -> Result<SourceSide> {
     Ok(SourceSide {
         time: micros(row.get(0))?,
         head: row.get::<_, &str>(1).parse()?,
+        files: LogFiles::default(),
         version: row.get(2),
         retained,
         slot_status: row.get(4),
@@ -153,8 +155,9 @@ fn assemble(
     let caught_up_at = report.and_then(|(report, _)| report.caught_up_at).max(checkpoint.and_then(|c| c.commit_time));
     let head = at_source.map(|s| s.head.clone());
     let known_head = head.or_else(|| report.and_then(|(report, _)| report.source_head.clone()));
+    let files = at_source.map(|s| s.files.clone()).unwrap_or_default();
     let lag_bytes = match (&known_head, checkpoint) {
-        (Some(head), Some(checkpoint)) => Some(head.lsn().since(checkpoint.position.lsn())),
+        (Some(head), Some(checkpoint)) => head.bytes_since(&checkpoint.position, &files),
         _ => None,
     };
     let phase = at_target.map(|t| t.migration.as_ref().map_or(Phase::New, |migration| migration.phase));
@@ -386,6 +389,7 @@ mod tests {
         SourceSide {
             time: at(second),
             head: Lsn(head).into(),
+            files: LogFiles::default(),
             version: "15.8".into(),
             retained: Some(1),
             slot_status: None,

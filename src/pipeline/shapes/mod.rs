@@ -17,10 +17,11 @@ mod decide;
 mod settle;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use self::decide::{Decision, Seen, tell};
-use crate::change::Position;
+use crate::change::{CommitStart, Position};
 use crate::config::{Ddl, TransformRule};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{leaves, membership};
@@ -30,6 +31,9 @@ use crate::source::postgres::PgSource;
 use crate::transform::{Plan, TablePlan, target_column};
 
 pub use settle::settle;
+
+/// Where in the log something was seen, for people.
+type Place<'a> = &'a (dyn Display + Sync);
 
 /// What the tables of a stream look like, and how that became so.
 pub struct Shapes {
@@ -97,12 +101,12 @@ impl Shapes {
     }
 
     /// How rows of this description are written from now on. `at` is where in the log it was met.
-    pub async fn learn(&mut self, table: &Arc<TableSchema>, at: Option<&Position>) -> Result<Learned> {
-        self.learn_as(table, at, false).await
+    pub async fn learn(&mut self, table: &Arc<TableSchema>, at: Option<&CommitStart>) -> Result<Learned> {
+        self.learn_as(table, at.map(|at| at as Place<'_>), false).await
     }
 
     /// `current`: it is the catalogue's description, and the stream has come to where it looked so.
-    async fn learn_as(&mut self, table: &Arc<TableSchema>, at: Option<&Position>, current: bool) -> Result<Learned> {
+    async fn learn_as(&mut self, table: &Arc<TableSchema>, at: Option<Place<'_>>, current: bool) -> Result<Learned> {
         let mut table = Arc::clone(table);
         let name = match self.tables.iter().find(|(_, known)| known.shape.id == table.id) {
             Some((name, _)) => name.clone(),
@@ -291,7 +295,7 @@ pub fn no_longer_there(name: &TableName, now: Option<&TableName>) -> Error {
     stopped(&decide::no_longer_there(name, now), None)
 }
 
-fn stopped((what, fix): &(String, String), at: Option<&Position>) -> Error {
+fn stopped((what, fix): &(String, String), at: Option<Place<'_>>) -> Error {
     let at = at.map_or_else(String::new, |at| format!(" (at {at})"));
     Error::new(Kind::Schema, format!("{what}{at}")).fix(fix.clone())
 }

@@ -285,11 +285,11 @@ impl Worker {
     /// Makes the foreign keys and triggers of tables that were handed over, once the stream has passed the place where.
     async fn finish(&mut self, tables: &[TableState]) -> Result<()> {
         let late: Vec<&TableState> = tables.iter().filter(|table| self.is_to_finish(table)).collect();
-        let Some(newest) = late.iter().filter_map(|table| table.copied_at.as_ref()).max_by_key(|at| at.lsn()) else {
+        let Some(newest) = late.iter().filter_map(|table| table.copied_at.clone()).reduce(|a, b| a.join(&b)) else {
             return Ok(());
         };
         let state = self.job.target.state();
-        let passed = state.checkpoint().await?.is_some_and(|checkpoint| checkpoint.position >= *newest);
+        let passed = state.checkpoint().await?.is_some_and(|checkpoint| checkpoint.position.reaches(&newest));
         let Some(plan) = self.job.recorded_plan().await?.filter(|_| passed) else { return Ok(()) };
         // Between the commits of several workers a child may be there before its parent: the stream stands meanwhile.
         let several = state.workers().await?.len() > 1;

@@ -137,7 +137,7 @@ impl Side {
             }
             let missing = || Error::new(Kind::Fenced, "the migration's checkpoint is gone");
             let ahead = state.checkpoint().await?.ok_or_else(missing)?.position;
-            let goal = if ahead > *copied_until { ahead } else { copied_until.clone() };
+            let goal = ahead.join(copied_until);
             let begun = Instant::now();
             unless(&self.halt, following.until(&goal, None)).await?;
             if begun.elapsed() > NEAR {

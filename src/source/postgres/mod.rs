@@ -41,7 +41,7 @@ pub use snapshot::PgSnapshot;
 pub use stream::PgStream;
 
 use super::{Head, SlotState, Source, SourceIdentity};
-use crate::change::{Budget, Lsn, Position};
+use crate::change::{Budget, LogFiles, Lsn, Position};
 use crate::config::{Config, SourceConfig};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, Purpose, Wire, catalog, connect};
@@ -252,7 +252,7 @@ impl Source for PgSource {
         publication::check_whole(&client, self.publication_name(), &ids).await?;
         let version = self.server_version(&client).await?;
         let binary = self.inner.binary.load(Ordering::Relaxed) && version >= 140_000;
-        PgStream::start(self, from.lsn(), tables, budget, (binary, version), None).await
+        PgStream::start(self, from.lsn()?, tables, budget, (binary, version), None).await
     }
 
     async fn head(&self) -> Result<Head> {
@@ -266,6 +266,7 @@ impl Source for PgSource {
             let retained: Option<i64> = row.get("retained");
             Ok::<_, Error>(Head {
                 position: position.into(),
+                files: LogFiles::default(),
                 time,
                 retained_bytes: retained.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
                 slot_status: row.get("slot_status"),

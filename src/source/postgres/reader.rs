@@ -203,7 +203,7 @@ impl Reader {
             if let Some(ChangeEvent::Commit(commit)) =
                 events.iter().rev().find(|event| matches!(event, ChangeEvent::Commit(_)))
             {
-                self.given = self.given.max(commit.end.lsn());
+                self.given = self.given.max(commit.end.lsn()?);
             }
             if !events.is_empty() {
                 if let Ok(Some(age)) = said.as_ref().map(|said| said.age) {

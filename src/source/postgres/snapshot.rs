@@ -97,7 +97,7 @@ impl PgSnapshot {
         let slot = self.slot.clone().ok_or_else(gone)?;
         let version = self.source.server_version(&self.client).await?;
         let form = (binary && version >= 140_000, version);
-        PgStream::start(&self.source, self.position.lsn(), tables, budget, form, Some((wire, slot))).await
+        PgStream::start(&self.source, self.position.lsn()?, tables, budget, form, Some((wire, slot))).await
     }
 
     async fn leaves(&self, table: &TableSchema) -> Result<Vec<Leaf>> {

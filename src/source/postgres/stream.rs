@@ -163,7 +163,10 @@ impl ChangeStream for PgStream {
     }
 
     fn confirm(&self, durable: &Durable<Position>) {
-        self.shared.confirm(durable.get().lsn());
+        // Our own positions come back to us: there is no other kind.
+        if let Ok(lsn) = durable.get().lsn() {
+            self.shared.confirm(lsn);
+        }
     }
 
     async fn close(self) -> Result<()> {

@@ -17,7 +17,7 @@ use super::deferred::Puzzle;
 use super::encode::{Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::trouble::{Stopped, is_about_a_row};
-use crate::change::{ChangeEvent, Position, Row, RowChange};
+use crate::change::{ChangeEvent, CommitStart, Row, RowChange};
 use crate::config::OnError;
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::TableName;
@@ -31,7 +31,7 @@ const RUN: usize = 64;
 #[derive(Default)]
 pub(super) struct Carried {
     /// Where the source transaction commits.
-    position: Option<Position>,
+    position: Option<CommitStart>,
     /// Changes that are tried again at its end.
     postponed: Vec<Postponed>,
 }
@@ -88,7 +88,7 @@ impl Carried {
     }
 
     fn at(&self) -> String {
-        self.position.as_ref().map_or_else(|| "an unknown position".into(), Position::to_string)
+        self.position.as_ref().map_or_else(|| "an unknown position".into(), CommitStart::to_string)
     }
 }
 

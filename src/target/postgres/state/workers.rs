@@ -45,9 +45,8 @@ impl Routing {
     }
 
     /// The furthest worker's position, if one is beyond worker 0: once the stream has passed it, all are equal.
-    pub fn furthest_beyond(&self) -> Option<&Position> {
-        let beyond = self.at.iter().filter(|at| **at > self.at[0]);
-        beyond.reduce(|furthest, at| if at > furthest { at } else { furthest })
+    pub fn furthest_beyond(&self) -> Option<Position> {
+        self.at.iter().filter(|at| **at > self.at[0]).cloned().reduce(|furthest, at| furthest.join(&at))
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
         assert_eq!((routing.furthest_beyond(), routing.beyond(&name("b"))), (None, None));
         routing.at[2] = at(70);
         assert_eq!((routing.beyond(&name("b")), routing.beyond(&name("c"))), (None, Some(&at(70))));
-        assert_eq!(routing.furthest_beyond(), Some(&at(70)));
+        assert_eq!(routing.furthest_beyond(), Some(at(70)));
         assert_eq!(routing.beyond(&name("unknown")), None);
     }
 }
