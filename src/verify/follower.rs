@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::behind;
@@ -15,6 +16,9 @@ use crate::config::OnError;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{self, Job, Outcome, Until};
 use crate::target::Target;
+
+/// How long its end may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The run.
 pub struct Follower {
@@ -46,9 +50,14 @@ impl Follower {
         Ok(Some(follower))
     }
 
-    /// Ends it cleanly.
-    pub async fn end(self) -> Result<()> {
+    /// Ends it cleanly; if it waits for something at one of the ends that does not let go, like a crash.
+    pub async fn end(mut self) -> Result<()> {
         self.stop.cancel();
-        self.task.await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?.map(drop)
+        let Ok(ended) = timeout(PATIENCE, &mut self.task).await else {
+            tracing::warn!("the run that was started for this waits for something and is left alone: nothing is lost by that");
+            self.task.abort();
+            return Ok(());
+        };
+        ended.map_err(|error| Error::new(Kind::Internal, error.to_string()))?.map(drop)
     }
 }

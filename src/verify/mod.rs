@@ -198,7 +198,11 @@ pub async fn run_and_repair(
     // What is set aside from here on may be of a table that was compared before: it stays.
     let source = connect(&ends.source, &format!("cutwater_{}_verify", ends.state.name())).await?;
     let head = behind::head(&source).await?;
-    if let behind::Reached::No(why) = behind::wait(&ends.state, &head).await? {
+    let reached = tokio::select! {
+        reached = behind::wait(&ends.state, &head) => reached?,
+        () = shutdown.cancelled() => return Err(interrupted()),
+    };
+    if let behind::Reached::No(why) = reached {
         return Err(stuck(why));
     }
     let aside = ends.state.set_aside().await?;
