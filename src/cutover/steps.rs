@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::membership;
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
+use crate::source::postgres::head;
 use crate::target::state::{CutoverStep, Phase, TableStage};
 use crate::verify::changed::{self, Scope};
 use crate::verify::{self, behind};
@@ -253,7 +254,7 @@ impl Steps for Real<'_> {
 
     async fn unbroken(&mut self) -> Result<()> {
         let state = &self.parts.ends.state;
-        let head = behind::head(self.client()?).await?;
+        let head = head::of_seen(self.client()?).await?;
         if let behind::Reached::No(why) = behind::wait(state, &head).await? {
             return Err(Error::new(Kind::Transient, why).context("reading on behind the fence"));
         }

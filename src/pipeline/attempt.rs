@@ -23,7 +23,7 @@ use super::{Job, Outcome, Until, belongs, chunks, snapshot, tables};
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
-use crate::source::{Snapshot, Source};
+use crate::source::{AnySnapshot, Snapshot, Source};
 use crate::target::postgres::{LeaseOutcome, State};
 use crate::target::state::{Lease, Migration, NewTable, Phase, TableStage, TableState};
 use crate::target::{Applier, Target};
@@ -373,7 +373,7 @@ async fn first_slot(
     migration: &Migration,
     vitals: &Vitals,
     progress: &Progress,
-) -> Result<<crate::source::postgres::PgSource as Source>::Snapshot> {
+) -> Result<AnySnapshot> {
     let state = job.target.state();
     let tables: Vec<Arc<TableSchema>> = plan.tables().map(|table| Arc::clone(&table.source)).collect();
     if !job.source.slot_is_given() && job.source.slot().await?.is_some() {

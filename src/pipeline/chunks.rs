@@ -13,8 +13,7 @@ use std::sync::Arc;
 use crate::change::{ChunkMap, CommitStart, Op, Position, Row, RowChange, Verdict, beginning_of, end_of};
 use crate::config::{SnapshotConfig, TransformRule};
 use crate::error::Result;
-use crate::source::postgres::PgSource;
-use crate::source::{Part, Snapshot};
+use crate::source::{AnySource, Part, Snapshot, Source};
 use crate::target::Target;
 use crate::target::plan::complete_from_old;
 use crate::target::postgres::State;
@@ -66,7 +65,7 @@ pub struct Mixed {
 /// What the stream needs while it passes the positions of ranges.
 pub struct Settling<'a> {
     /// Where values are read again.
-    pub source: &'a PgSource,
+    pub source: &'a AnySource,
     /// Where it is remembered until when that may show.
     pub state: &'a State,
     /// Our right to write there.

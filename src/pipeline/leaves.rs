@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::schema::{Became, LeafChange, Leaves, Relkind, TableName};
-use crate::source::postgres::PgSource;
+use crate::source::{AnySource, Source};
 use crate::target::postgres::State;
 use crate::transform::Plan;
 
@@ -21,7 +21,7 @@ pub fn partitioned(plan: &Plan) -> HashMap<u32, TableName> {
 
 /// Looks again and again.
 pub struct Watch {
-    source: PgSource,
+    source: AnySource,
     state: State,
     tables: HashMap<u32, TableName>,
     seen: Leaves,
@@ -31,7 +31,7 @@ pub struct Watch {
 
 impl Watch {
     /// From what the last clean verify saw on.
-    pub async fn new(source: &PgSource, state: &State, tables: HashMap<u32, TableName>) -> Result<Watch> {
+    pub async fn new(source: &AnySource, state: &State, tables: HashMap<u32, TableName>) -> Result<Watch> {
         let verify = state.migration().await?.and_then(|migration| migration.verify);
         let seen = verify.and_then(|verify| verify.leaves).unwrap_or_default();
         Ok(Watch { source: source.clone(), state: state.clone(), tables, seen, before: true })

@@ -12,18 +12,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Job;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::postgres::Client;
 use crate::schema::{TableName, TableSchema};
-use crate::source::postgres::PgSource;
-use crate::source::postgres::membership::{self, Membership};
+use crate::source::postgres::membership;
+use crate::source::{AnySource, Membership, Source};
 use crate::target::Target;
 use crate::target::postgres::State;
 use crate::target::state::Lease;
 use crate::transform::Plan;
-
-/// Tables named in a message.
-const NAMED: usize = 5;
 
 /// Writes down by what the tables are published now: before the place in the log from which they are followed.
 pub async fn record(job: &Job, lease: &Lease, tables: &[Arc<TableSchema>]) -> Result<()> {
@@ -36,7 +33,7 @@ pub async fn record(job: &Job, lease: &Lease, tables: &[Arc<TableSchema>]) -> Re
 
 /// What was written down, compared again and again.
 pub struct Watch {
-    source: PgSource,
+    source: AnySource,
     recorded: HashMap<TableName, Membership>,
     ids: HashMap<u32, TableName>,
 }
@@ -69,8 +66,7 @@ impl Watch {
         }
         let ids: Vec<u32> = self.ids.keys().copied().collect();
         let now = self.source.memberships(&ids).await?;
-        let tables = self.ids.iter().map(|(id, name)| (name, *id));
-        broken(self.source.publication_name(), tables, &self.recorded, &now).map_or(Ok(()), Err)
+        self.source.unbroken(&self.ids, &self.recorded, &now)
     }
 }
 
@@ -84,42 +80,9 @@ pub async fn now(source: &Client, publication: &str, plan: &Plan) -> Result<Vec<
 /// Compares once.
 pub async fn unbroken(state: &State, source: &Client, publication: &str, plan: &Plan) -> Result<()> {
     let recorded = state.memberships().await?;
-    let tables = || plan.tables().map(|table| (&table.source.name, table.source.id));
-    let ids: Vec<u32> = tables().map(|(_, id)| id).collect();
+    let tables: HashMap<u32, TableName> =
+        plan.tables().map(|table| (table.source.id, table.source.name.clone())).collect();
+    let ids: Vec<u32> = tables.keys().copied().collect();
     let now = membership::read(source, publication, &ids).await?;
-    broken(publication, tables(), &recorded, &now).map_or(Ok(()), Err)
-}
-
-/// The tables that were not published all the time, as an error; `None` if there is none.
-fn broken<'a>(
-    publication: &str,
-    tables: impl Iterator<Item = (&'a TableName, u32)>,
-    recorded: &HashMap<TableName, Membership>,
-    now: &HashMap<u32, Membership>,
-) -> Option<Error> {
-    let differs = |(name, id): &(&TableName, u32)| recorded.get(*name).is_some_and(|then| now.get(id) != Some(then));
-    let mut broken: Vec<(&TableName, u32)> = tables.filter(differs).collect();
-    broken.sort_unstable_by_key(|(name, _)| (&name.schema, &name.table));
-    let (first, id) = broken.first()?;
-    let count = broken.len();
-    let names: Vec<String> = broken.iter().take(NAMED).map(|(name, _)| name.to_string()).collect();
-    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
-    let names = format!("{}{more}", names.join(", "));
-    let what = match now.get(id) {
-        None => format!("the publication {publication:?} no longer publishes {names}"),
-        Some(now) if recorded.get(*first).is_some_and(|then| !then.same_publication(now)) => {
-            format!("the publication {publication:?} was altered or made anew while {names} were followed through it")
-        }
-        Some(_) => format!(
-            "in the publication {publication:?} {names} was taken out and put in again, or for a while had a row filter \
-             or a column list"
-        ),
-    };
-    let patterns: Vec<String> = broken.iter().take(NAMED).map(|(name, _)| name.pattern()).collect();
-    let fix = format!(
-        "cutwater tables resync {}{}   or, without another copy: cutwater verify --repair",
-        patterns.join(" "),
-        if count > NAMED { " …" } else { "" }
-    );
-    Some(Error::new(Kind::Schema, format!("{what}: changes made meanwhile may not be in the stream")).fix(fix))
+    membership::unbroken(publication, &tables, &recorded, &now)
 }

@@ -55,8 +55,7 @@ use crate::config::Config;
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
-use crate::source::Source;
-use crate::source::postgres::PgSource;
+use crate::source::{AnySource, Source};
 use crate::target::Target;
 use crate::target::postgres::PgTarget;
 use crate::target::state::TableState;
@@ -75,7 +74,7 @@ pub struct Job {
     /// What was asked for.
     pub config: Config,
     /// Where changes come from.
-    pub source: PgSource,
+    pub source: AnySource,
     /// Where they go.
     pub target: PgTarget,
     /// It is followed so that a repair can bring what is missing: that something may be stops nobody.
@@ -85,7 +84,7 @@ pub struct Job {
 impl Job {
     /// Reads the two URLs. Connects to nothing.
     pub fn open(config: Config) -> Result<Job> {
-        let source = PgSource::of(&config)?;
+        let source = AnySource::of(&config)?;
         let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, &config.migration.name);
         Ok(Job { source, target, config, mends: false })
     }
@@ -217,7 +216,7 @@ async fn give_up(job: &Job, why: Error) -> Error {
     match job.source.drop_slot().await {
         Ok(()) => why,
         Err(error) => Error::new(Kind::SlotLost, format!("{}; but the slot could not be dropped: {error}", why.why()))
-            .fix("on the source: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'cutwater%';"),
+            .fix(format!("on the source: {}", job.source.drop_slot_by_hand())),
     }
 }
 

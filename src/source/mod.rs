@@ -4,9 +4,26 @@
 //! position, and the [`ChangeStream`] from that position on. Back into it flows only the durable position
 //! ([`ChangeStream::confirm`], law 1). A source never waits for a target: when the budget is used up it stops reading
 //! and keeps answering the server. Nothing here knows a target, a rule or a batch.
+//!
+//! Whoever uses a source holds an [`AnySource`], which the scheme of the URL chooses, and names no engine. So what only
+//! one engine has is asked for by what is wanted of it, and every question of that kind has an answer that is right for
+//! an engine which has nothing of it:
+//!
+//! | wanted | Postgres | an engine without it |
+//! |---|---|---|
+//! | a durable reading position ([`Source::slot`]) | the replication slot | how far back its log goes: `confirmed` is what was purged |
+//! | that the stream carried every change ([`Source::memberships`], [`Source::unbroken`]) | the publication's rows | its log is of everything |
+//! | what is done to a part of a table as a whole ([`Source::leaves`]) | partitions | it is in the stream |
+//! | columns beyond their description ([`Source::facts`]) | catalogue numbers, files | names alone |
+//! | a value the stream left out ([`Source::reread`]) | TOAST | its stream carries every value |
+//! | values in the engine's binary form ([`Source::set_binary`]) | `binary 'true'` | there is one form |
+//! | a head that holds what was just seen ([`Source::head_of_seen`]) | asynchronous commits | the head |
 
+mod any;
+mod membership;
 pub mod postgres;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +34,12 @@ use futures::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Budget, ChangeEvent, Chunk, Durable, LogFiles, Position, Share};
-use crate::error::Result;
-use crate::schema::{Patterns, TableName, TableSchema};
+use crate::change::{Budget, ChangeEvent, Chunk, Durable, LogFiles, Position, Row, Share};
+use crate::error::{Error, Kind, Result};
+use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
+
+pub use any::{AnySnapshot, AnySource, AnyStream};
+pub use membership::Membership;
 
 /// Who the source is. Stored with the checkpoint: a position means nothing on another server or timeline (TRAPS 2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +90,7 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Its stream.
     type Stream: ChangeStream;
     /// Its snapshot.
-    type Snapshot: Snapshot;
+    type Snapshot: Snapshot<Stream = Self::Stream>;
 
     /// `postgres old:5432/shop`, for people.
     fn label(&self) -> String;
@@ -86,8 +106,18 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// again.
     fn prepare(&self, tables: &[Arc<TableSchema>]) -> impl Future<Output = Result<()>> + Send;
 
-    /// The slot of this migration, if it exists.
+    /// The slot of this migration, if it exists. For an engine without slots: what of its log is still there.
     fn slot(&self) -> impl Future<Output = Result<Option<SlotState>>> + Send;
+
+    /// Whether the slot was made by an administrator: it is used, and neither made nor dropped.
+    fn slot_is_given(&self) -> bool {
+        false
+    }
+
+    /// How somebody drops the slot by hand; empty where there is none.
+    fn drop_slot_by_hand(&self) -> &'static str {
+        ""
+    }
 
     /// Creates the slot and exports the snapshot of its consistent point: no gap, no overlap. Logs, by pid and age, the
     /// transactions it has to wait for.
@@ -95,6 +125,9 @@ pub trait Source: Clone + Send + Sync + 'static {
 
     /// Exports a snapshot at a later, exactly known position, from a temporary slot (TRAPS 6).
     fn temporary_snapshot(&self) -> impl Future<Output = Result<Self::Snapshot>> + Send;
+
+    /// The existing rows as they are now, for a look: nothing is made at the source, and the position is only about.
+    fn snapshot_of_now(&self) -> impl Future<Output = Result<Self::Snapshot>> + Send;
 
     /// Drops the slot, if it exists.
     fn drop_slot(&self) -> impl Future<Output = Result<()>> + Send;
@@ -112,6 +145,11 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// The head now.
     fn head(&self) -> impl Future<Output = Result<Head>> + Send;
 
+    /// A position that every transaction visible so far lies before: the head alone may not be one.
+    fn head_of_seen(&self) -> impl Future<Output = Result<Position>> + Send {
+        async { Ok(self.head().await?.position) }
+    }
+
     /// Writes something harmless into the source's log, where the stream will meet it, so that a slot with nothing to read
     /// moves on while the rest of the server is busy. Where it ended; `None` where it would be of no use or may not be.
     fn heartbeat(&self) -> impl Future<Output = Result<Option<Position>>> + Send;
@@ -119,6 +157,85 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Removes everything of this migration from the source and says what was removed. What is not there is no error.
     /// The fence is removed too.
     fn teardown(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
+
+    /// How copied rows can be given.
+    fn copy_formats(&self) -> &'static [CopyFormat];
+
+    /// Whether streams started from now on carry values in the engine's binary form: only where every migrated column
+    /// means the same at the target, which the source cannot know and the caller does. Returns what it will be.
+    fn set_binary(&self, binary: bool) -> bool {
+        self.may_be_binary(binary)
+    }
+
+    /// The same for a stream beside the others.
+    fn may_be_binary(&self, binary: bool) -> bool {
+        let _ = binary;
+        false
+    }
+
+    /// Streams started from now on carry text, whatever [`Source::set_binary`] says: an older or newer shape of a table
+    /// holds what cannot travel in binary form.
+    fn require_text(&self) {}
+
+    /// By what each of the tables with these ids gets into the stream. An error if one does not, or not whole.
+    fn memberships(&self, ids: &[u32]) -> impl Future<Output = Result<HashMap<u32, Membership>>> + Send {
+        let _ = ids;
+        async { Ok(HashMap::new()) }
+    }
+
+    /// The error that names those of `tables` that the stream may lack changes of: what makes them get into it is `now`
+    /// something else than what was `recorded`.
+    fn unbroken(
+        &self,
+        tables: &HashMap<u32, TableName>,
+        recorded: &HashMap<TableName, Membership>,
+        now: &HashMap<u32, Membership>,
+    ) -> Result<()> {
+        let _ = (tables, recorded, now);
+        Ok(())
+    }
+
+    /// The parts of these tables to which something can be done as a whole that no stream tells of.
+    fn leaves(&self, tables: &HashMap<u32, TableName>) -> impl Future<Output = Result<Leaves>> + Send {
+        let _ = tables;
+        async { Ok(Leaves::default()) }
+    }
+
+    /// Which of these parts hold nothing at all; none if that cannot be told without waiting for a lock.
+    fn empty(&self, ids: &[u32]) -> impl Future<Output = Result<Vec<u32>>> + Send {
+        let _ = ids;
+        async { Ok(Vec::new()) }
+    }
+
+    /// What the catalogue says about the columns of these tables beyond their description, by id.
+    fn facts(&self, ids: &[u32]) -> impl Future<Output = Result<HashMap<u32, Facts>>> + Send {
+        let _ = ids;
+        async { Ok(HashMap::new()) }
+    }
+
+    /// A fingerprint of the columns, keys and names of these tables: another one says that something was altered. And a
+    /// place in the log after which the stream knows them like that. An error if the stream no longer has them whole.
+    fn look(&self, ids: &[u32]) -> impl Future<Output = Result<(String, Position)>> + Send;
+
+    /// What the table with this id is called now; `None` if it is gone.
+    fn name_of(&self, id: u32) -> impl Future<Output = Result<Option<TableName>>> + Send;
+
+    /// Completes `row` of `table`, which transaction `xid` wrote and the stream sent in part.
+    fn reread(&self, table: &TableSchema, row: &Row, xid: u32) -> impl Future<Output = Result<Reread>> + Send {
+        let _ = (row, xid);
+        let why = format!("a row of {} came in part, and cannot be read again", table.name);
+        async { Err(Error::new(Kind::Protocol, why)) }
+    }
+}
+
+/// A row that was read again.
+#[derive(Debug)]
+pub struct Reread {
+    /// The row, complete; `None`: it is not there under this key any more.
+    pub row: Option<Row>,
+    /// Every change that made it differ from what the stream told is in the log before this place. `None`: it does not
+    /// differ.
+    pub changed_before: Option<Position>,
 }
 
 /// What a stream gives.
@@ -191,6 +308,9 @@ pub struct Part {
 
 /// The existing rows, consistent at one position. Dropping it lets the source forget it.
 pub trait Snapshot: Send + Sync + 'static {
+    /// The stream that goes on from it.
+    type Stream: ChangeStream;
+
     /// The position: it holds every transaction whose commit starts below it, and no other.
     fn position(&self) -> &Position;
 
@@ -221,4 +341,13 @@ pub trait Snapshot: Send + Sync + 'static {
         columns: &[usize],
         format: CopyFormat,
     ) -> impl Future<Output = Result<CopyStream>> + Send;
+
+    /// The changes of `tables` from its position on, as a stream beside the migration's own; `binary` is what
+    /// [`Source::may_be_binary`] said. Only of a [`Source::temporary_snapshot`], which it ends: no gap, no overlap.
+    fn follow(
+        &self,
+        tables: &[Arc<TableSchema>],
+        budget: &Budget,
+        binary: bool,
+    ) -> impl Future<Output = Result<Self::Stream>> + Send;
 }

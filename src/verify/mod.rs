@@ -33,6 +33,7 @@ pub use crate::pipeline::behind;
 use crate::pipeline::membership;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Leaves, TableName};
+use crate::source::postgres::head;
 use crate::target::postgres::State;
 use crate::transform::Plan;
 
@@ -197,7 +198,7 @@ pub async fn run_and_repair(
     };
     // What is set aside from here on may be of a table that was compared before: it stays.
     let source = connect(&ends.source, &format!("cutwater_{}_verify", ends.state.name())).await?;
-    let head = behind::head(&source).await?;
+    let head = head::of_seen(&source).await?;
     let reached = tokio::select! {
         reached = behind::wait(&ends.state, &head) => reached?,
         () = shutdown.cancelled() => return Err(interrupted()),

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Ends, Report, TableReport, behind, interrupted, selection};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality, connect};
+use crate::source::postgres::head;
 use crate::target::postgres::{PgTarget, Reader, Ready, Repairer, Rows, State, Writes};
 use crate::target::state::Phase;
 use crate::transform::{Plan, TablePlan};
@@ -228,7 +229,7 @@ impl<'a> Work<'a> {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             return Ok(keys.to_vec());
         }
-        let head = behind::head(self.source).await?;
+        let head = head::of_seen(self.source).await?;
         if let behind::Reached::No(why) = behind::wait(&self.ends.state, &head).await? {
             return Err(Error::new(Kind::Transient, why).fix("cutwater run, and then this again"));
         }

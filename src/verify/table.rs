@@ -12,6 +12,7 @@ use super::sql::{Statements, bucket_count};
 use super::{DifferenceKind, Ends, Options, Pair, TableReport, behind, selection};
 use crate::error::{Context, Result};
 use crate::postgres::{Client, Equality};
+use crate::source::postgres::head;
 use crate::transform::TablePlan;
 
 /// Rows that are rechecked at most. What is beyond is counted as it was first seen: with so many there is no doubt that
@@ -146,7 +147,7 @@ impl Look<'_> {
         if self.options.fenced {
             return Ok(());
         }
-        let head = behind::head(&self.pair.head).await?;
+        let head = head::of_seen(&self.pair.head).await?;
         if let behind::Reached::No(why) = behind::wait(&self.ends.state, &head).await? {
             self.behind.lock().expect("no holder panics").get_or_insert(why);
         }

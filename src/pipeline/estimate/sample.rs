@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::Ident;
-use crate::source::postgres::PgSnapshot;
+use crate::source::AnySnapshot;
 use crate::source::{CopyFormat, Part, Snapshot};
 use crate::transform::{Plan, TablePlan};
 
@@ -101,7 +101,7 @@ impl Sample {
 const NAME: &str = "cutwater estimate";
 
 /// All tables in pieces, in random order: what is copied of them is then a fair share of each.
-async fn units(snapshot: &PgSnapshot, plan: &Plan) -> Result<VecDeque<Unit>> {
+async fn units(snapshot: &AnySnapshot, plan: &Plan) -> Result<VecDeque<Unit>> {
     let mut units = Vec::new();
     for table in plan.tables() {
         let source = &table.source;
@@ -127,7 +127,7 @@ async fn round_trip(client: &Client) -> Result<Duration> {
 
 /// Copies a piece into a table of its own, builds an index on it, and rolls everything back.
 async fn copy_one(
-    snapshot: &PgSnapshot,
+    snapshot: &AnySnapshot,
     client: &Client,
     schema: &str,
     unit: &Unit,
@@ -174,7 +174,7 @@ fn ty(unit: &Unit, at: usize) -> &crate::schema::ColumnType {
 
 /// Whether it came to its end before `until`.
 async fn fill(
-    snapshot: &PgSnapshot,
+    snapshot: &AnySnapshot,
     client: &Client,
     copy: &str,
     (unit, columns, format): (&Unit, &[usize], CopyFormat),

@@ -26,8 +26,7 @@ use crate::config::{Ddl, TransformRule};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{leaves, membership};
 use crate::schema::{Facts, Patterns, ReplicaIdentity, Shape, ShapeChange, TableName, TableSchema};
-use crate::source::Source;
-use crate::source::postgres::PgSource;
+use crate::source::{AnySource, Source};
 use crate::transform::{Plan, TablePlan, target_column};
 
 pub use settle::settle;
@@ -37,7 +36,7 @@ type Place<'a> = &'a (dyn Display + Sync);
 
 /// What the tables of a stream look like, and how that became so.
 pub struct Shapes {
-    source: PgSource,
+    source: AnySource,
     rules: Vec<TransformRule>,
     follow: bool,
     /// Whether the stream's values are in binary form.
@@ -70,7 +69,7 @@ pub struct Learned {
 impl Shapes {
     /// The shapes of the plan's tables, as the state remembers them; `there` are the target's tables in the plan's order.
     pub fn new(
-        source: &PgSource,
+        source: &AnySource,
         (rules, ddl): (&[TransformRule], Ddl),
         binary: bool,
         plan: &Plan,

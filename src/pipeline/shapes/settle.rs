@@ -10,6 +10,7 @@ use super::{Known, Shapes, no_longer_there, stopped, tell};
 use crate::error::{Context, Result};
 use crate::pipeline::Job;
 use crate::schema::{Shape, TableName};
+use crate::source::Source as _;
 use crate::target::Target as _;
 use crate::target::state::{Lease, TableStage};
 use crate::transform::Plan;

@@ -125,11 +125,6 @@ pub async fn object_to_publication(client: &Client, publication: &str, tables: &
 }
 
 impl PgSource {
-    /// Whether the slot is an administrator's.
-    pub fn slot_is_given(&self) -> bool {
-        self.inner.slot_given
-    }
-
     /// Whether the publication is an administrator's.
     pub fn publication_is_given(&self) -> bool {
         self.inner.publication_given

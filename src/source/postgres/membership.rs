@@ -9,36 +9,13 @@ use std::collections::HashMap;
 
 use super::PgSource;
 use super::publication::check_whole;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
+use crate::schema::TableName;
+pub use crate::source::Membership;
 
-/// By what a table is published. Written to the state as text, and only ever compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
-    /// The publication's own row: options, owner and name are in it.
-    publication: String,
-    /// What of it names the table: its row, its schema's row, `all`.
-    listed: String,
-}
-
-impl Membership {
-    /// Reads what [`Membership::to_string`] wrote.
-    pub fn parse(text: &str) -> Membership {
-        let (publication, listed) = text.split_once(' ').unwrap_or((text, ""));
-        Membership { publication: publication.to_owned(), listed: listed.to_owned() }
-    }
-
-    /// Whether it is the same publication's, unchanged.
-    pub fn same_publication(&self, other: &Membership) -> bool {
-        self.publication == other.publication
-    }
-}
-
-impl std::fmt::Display for Membership {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.publication, self.listed)
-    }
-}
+/// Tables named in a message.
+const NAMED: usize = 5;
 
 /// By what the publication publishes the tables with these ids; nothing of those that it does not.
 pub async fn read(client: &Client, publication: &str, ids: &[u32]) -> Result<HashMap<u32, Membership>> {
@@ -62,14 +39,48 @@ pub async fn read(client: &Client, publication: &str, ids: &[u32]) -> Result<Has
     Ok(rows.iter().filter_map(of).collect())
 }
 
-impl PgSource {
-    /// As [`read`]. An error if they are not published whole now: it says more than that something was altered.
-    pub async fn memberships(&self, ids: &[u32]) -> Result<HashMap<u32, Membership>> {
-        let client = self.client().await?;
-        let found = read(&client, self.publication_name(), ids)
-            .await
-            .with_context(|| self.on("looking whether tables are published"))?;
-        check_whole(&client, self.publication_name(), ids).await?;
-        Ok(found)
-    }
+/// The error that names those of `tables` that were not published all the time: they are published by something else `now`
+/// than what was `recorded`.
+pub fn unbroken(
+    publication: &str,
+    tables: &HashMap<u32, TableName>,
+    recorded: &HashMap<TableName, Membership>,
+    now: &HashMap<u32, Membership>,
+) -> Result<()> {
+    let differs = |id: &u32, name: &TableName| recorded.get(name).is_some_and(|then| now.get(id) != Some(then));
+    let mut broken: Vec<(&TableName, u32)> =
+        tables.iter().filter(|(id, name)| differs(id, name)).map(|(id, name)| (name, *id)).collect();
+    broken.sort_unstable_by_key(|(name, _)| (&name.schema, &name.table));
+    let Some((first, id)) = broken.first() else { return Ok(()) };
+    let count = broken.len();
+    let names: Vec<String> = broken.iter().take(NAMED).map(|(name, _)| name.to_string()).collect();
+    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    let names = format!("{}{more}", names.join(", "));
+    let what = match now.get(id) {
+        None => format!("the publication {publication:?} no longer publishes {names}"),
+        Some(now) if recorded.get(*first).is_some_and(|then| !then.same_publication(now)) => {
+            format!("the publication {publication:?} was altered or made anew while {names} were followed through it")
+        }
+        Some(_) => format!(
+            "in the publication {publication:?} {names} was taken out and put in again, or for a while had a row filter \
+             or a column list"
+        ),
+    };
+    let patterns: Vec<String> = broken.iter().take(NAMED).map(|(name, _)| name.pattern()).collect();
+    let fix = format!(
+        "cutwater tables resync {}{}   or, without another copy: cutwater verify --repair",
+        patterns.join(" "),
+        if count > NAMED { " …" } else { "" }
+    );
+    Err(Error::new(Kind::Schema, format!("{what}: changes made meanwhile may not be in the stream")).fix(fix))
+}
+
+/// As [`read`]. An error if they are not published whole now: it says more than that something was altered.
+pub(super) async fn of_whole(source: &PgSource, ids: &[u32]) -> Result<HashMap<u32, Membership>> {
+    let client = source.client().await?;
+    let found = read(&client, source.publication_name(), ids)
+        .await
+        .with_context(|| source.on("looking whether tables are published"))?;
+    check_whole(&client, source.publication_name(), ids).await?;
+    Ok(found)
 }

@@ -17,6 +17,7 @@ mod assemble;
 mod columns;
 pub mod fence;
 pub mod given;
+pub mod head;
 mod heartbeat;
 mod identity;
 pub mod membership;
@@ -30,6 +31,7 @@ mod setup;
 mod snapshot;
 mod stream;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -40,12 +42,12 @@ pub use relation::describe_difference;
 pub use snapshot::PgSnapshot;
 pub use stream::PgStream;
 
-use super::{Head, SlotState, Source, SourceIdentity};
-use crate::change::{Budget, LogFiles, Lsn, Position};
+use super::{CopyFormat, Head, Membership, Reread, SlotState, Source, SourceIdentity};
+use crate::change::{Budget, LogFiles, Lsn, Position, Row};
 use crate::config::{Config, SourceConfig};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, Purpose, Wire, catalog, connect};
-use crate::schema::{Patterns, TableSchema};
+use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
 
 /// A Postgres database as the source of one migration. Clones share one connection for small questions.
 #[derive(Clone)]
@@ -123,34 +125,9 @@ impl PgSource {
         &self.inner.publication
     }
 
-    /// Whether streams started from now on carry values in the server's binary form. Only where every migrated column
-    /// is [`portable_binary`](crate::schema::ColumnType::portable_binary) and has the same type at the target, which
-    /// the source cannot know. Off by default. Returns what it will be.
-    pub fn set_binary(&self, binary: bool) -> bool {
-        let binary = self.may_be_binary(binary);
-        self.inner.binary.store(binary, Ordering::Relaxed);
-        binary
-    }
-
-    /// The same for a stream beside the others.
-    pub fn may_be_binary(&self, binary: bool) -> bool {
-        binary && !self.inner.text_only.load(Ordering::Relaxed)
-    }
-
-    /// Streams started from now on carry text, whatever [`PgSource::set_binary`] says: an older or newer shape of a table
-    /// holds what cannot travel in binary form.
-    pub fn require_text(&self) {
-        self.inner.text_only.store(true, Ordering::Relaxed);
-    }
-
     /// A SQL session of its own.
     pub async fn connect(&self) -> Result<Client> {
         connect(&self.inner.info, &self.inner.name).await
-    }
-
-    /// The existing rows as they are now, for a look: nothing is made at the source, and the position is only about.
-    pub async fn snapshot_of_now(&self) -> Result<PgSnapshot> {
-        PgSnapshot::of_now(self).await.with_context(|| self.on("looking at the rows"))
     }
 
     /// A connection of its own for replication or bulk COPY.
@@ -216,6 +193,14 @@ impl Source for PgSource {
         setup::slot(&client, self.slot_name()).await.with_context(|| self.on("looking at the slot"))
     }
 
+    fn slot_is_given(&self) -> bool {
+        self.inner.slot_given
+    }
+
+    fn drop_slot_by_hand(&self) -> &'static str {
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'cutwater%';"
+    }
+
     async fn create_slot(&self) -> Result<PgSnapshot> {
         if self.slot_is_given() {
             let client = self.client().await?;
@@ -233,6 +218,10 @@ impl Source for PgSource {
         let name = format!("{}_t{:08x}", self.inner.name, rand::random::<u32>());
         let exported = setup::create_slot(self, &name, true).await?;
         PgSnapshot::new(self, exported, Some(name)).await
+    }
+
+    async fn snapshot_of_now(&self) -> Result<PgSnapshot> {
+        PgSnapshot::of_now(self).await.with_context(|| self.on("looking at the rows"))
     }
 
     async fn drop_slot(&self) -> Result<()> {
@@ -278,6 +267,10 @@ impl Source for PgSource {
         head.await.with_context(|| self.on("asking for the end of the log"))
     }
 
+    async fn head_of_seen(&self) -> Result<Position> {
+        head::of_seen(&*self.client().await?).await
+    }
+
     async fn heartbeat(&self) -> Result<Option<Position>> {
         let written = async {
             let client = self.client().await?;
@@ -300,5 +293,62 @@ impl Source for PgSource {
             Ok::<_, Error>(removed)
         };
         remove.await.with_context(|| self.on("removing what the migration made"))
+    }
+
+    fn copy_formats(&self) -> &'static [CopyFormat] {
+        &[CopyFormat::PgBinary, CopyFormat::PgText]
+    }
+
+    fn set_binary(&self, binary: bool) -> bool {
+        let binary = self.may_be_binary(binary);
+        self.inner.binary.store(binary, Ordering::Relaxed);
+        binary
+    }
+
+    fn may_be_binary(&self, binary: bool) -> bool {
+        binary && !self.inner.text_only.load(Ordering::Relaxed)
+    }
+
+    fn require_text(&self) {
+        self.inner.text_only.store(true, Ordering::Relaxed);
+    }
+
+    async fn memberships(&self, ids: &[u32]) -> Result<HashMap<u32, Membership>> {
+        membership::of_whole(self, ids).await
+    }
+
+    fn unbroken(
+        &self,
+        tables: &HashMap<u32, TableName>,
+        recorded: &HashMap<TableName, Membership>,
+        now: &HashMap<u32, Membership>,
+    ) -> Result<()> {
+        membership::unbroken(self.publication_name(), tables, recorded, now)
+    }
+
+    async fn leaves(&self, tables: &HashMap<u32, TableName>) -> Result<Leaves> {
+        let leaves = partitions::read(&*self.client().await?, tables).await;
+        leaves.with_context(|| self.on("looking at the partitions"))
+    }
+
+    async fn empty(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        Ok(partitions::empty(&*self.client().await?, ids).await)
+    }
+
+    async fn facts(&self, ids: &[u32]) -> Result<HashMap<u32, Facts>> {
+        columns::facts(&*self.client().await?, ids).await.with_context(|| self.on("reading the columns of the tables"))
+    }
+
+    async fn look(&self, ids: &[u32]) -> Result<(String, Position)> {
+        columns::look(self, ids).await
+    }
+
+    async fn name_of(&self, id: u32) -> Result<Option<TableName>> {
+        columns::name_of(&*self.client().await?, id).await.with_context(|| self.on("looking for a table"))
+    }
+
+    async fn reread(&self, table: &TableSchema, row: &Row, xid: u32) -> Result<Reread> {
+        let client = self.client().await?;
+        reread::read(&client, table, row, xid).await.with_context(|| format!("reading a row of {} again", table.name))
     }
 }

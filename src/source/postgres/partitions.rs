@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::PgSource;
 use crate::error::{Context, Result};
 use crate::postgres::Client;
 use crate::schema::{Leaf, Leaves, TableName};
@@ -24,25 +23,18 @@ pub async fn read(client: &Client, tables: &HashMap<u32, TableName>) -> Result<L
     Ok(leaves)
 }
 
-impl PgSource {
-    /// As [`read`].
-    pub async fn leaves(&self, tables: &HashMap<u32, TableName>) -> Result<Leaves> {
-        read(&*self.client().await?, tables).await.with_context(|| self.on("looking at the partitions"))
-    }
-
-    /// Which of these partitions hold nothing at all; none if that cannot be told without waiting for a lock.
-    pub async fn empty(&self, ids: &[u32]) -> Result<Vec<u32>> {
-        let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        // One message is one transaction: the limit ends with it, and nothing of another question comes between.
-        let sql = format!(
-            "SELECT pg_catalog.set_config('lock_timeout', '200ms', true);
-             SELECT r::text FROM pg_catalog.unnest('{{{list}}}'::oid[]) AS r WHERE pg_catalog.pg_relation_size(r) = 0"
-        );
-        let Ok(messages) = self.client().await?.simple_query(&sql).await else { return Ok(Vec::new()) };
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
-        Ok(rows.collect())
-    }
+/// Which of these partitions hold nothing at all; none if that cannot be told without waiting for a lock.
+pub(super) async fn empty(client: &Client, ids: &[u32]) -> Vec<u32> {
+    let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    // One message is one transaction: the limit ends with it, and nothing of another question comes between.
+    let sql = format!(
+        "SELECT pg_catalog.set_config('lock_timeout', '200ms', true);
+         SELECT r::text FROM pg_catalog.unnest('{{{list}}}'::oid[]) AS r WHERE pg_catalog.pg_relation_size(r) = 0"
+    );
+    let Ok(messages) = client.simple_query(&sql).await else { return Vec::new() };
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    rows.collect()
 }

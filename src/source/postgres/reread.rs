@@ -6,20 +6,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use super::PgSource;
-use crate::change::{Datum, Lsn, Position, Row, RowBuilder};
-use crate::error::{Context, Result};
+use crate::change::{Datum, Lsn, Row, RowBuilder};
+use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{Ident, TableSchema};
-
-/// What was found.
-#[derive(Debug)]
-pub struct Reread {
-    /// The row, complete; `None`: it is not there under this key any more.
-    pub row: Option<Row>,
-    /// Every change that made it differ from what the stream told is in the log before this place. `None`: it does not
-    /// differ.
-    pub changed_before: Option<Position>,
-}
+use crate::source::Reread;
 
 /// A value in its binary form, whatever its type.
 #[derive(Debug)]
@@ -48,56 +39,52 @@ impl<'a> FromSql<'a> for Raw {
     }
 }
 
-impl PgSource {
-    /// Completes `row` of `table`, which transaction `xid` wrote.
-    pub async fn reread(&self, table: &TableSchema, row: &Row, xid: u32) -> Result<Reread> {
-        let doing = || format!("reading a row of {} again", table.name);
-        let client = self.client().await?;
-        let text = row.fields().any(|datum| matches!(datum, Datum::Text(_)));
-        let wanted: Vec<usize> = (0..row.len()).filter(|&index| row.get(index) == Some(Datum::Unchanged)).collect();
-        let columns = wanted.iter().map(|&index| {
-            let column = Ident(&table.columns[index].name).to_string();
-            if text { format!("{column}::pg_catalog.text") } else { column }
-        });
-        let key = table.key.as_ref().map_or(&[][..], |key| &key.columns);
-        let values: Vec<Raw> = key
-            .iter()
-            .map(|&index| Raw(row.get(index).and_then(Datum::bytes).map(Bytes::copy_from_slice).unwrap_or_default()))
-            .collect();
-        let conditions = key.iter().enumerate().map(|(number, &index)| {
-            let column = &table.columns[index];
-            let cast = if text { "::pg_catalog.text" } else { "" };
-            format!("{} = ${}{cast}::{}", Ident(&column.name), number + 1, column.ty.sql())
-        });
-        let columns: Vec<String> = std::iter::once("xmin::pg_catalog.text::int8".to_owned()).chain(columns).collect();
-        let conditions: Vec<String> = conditions.collect();
-        let sql = format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.name.sql(), conditions.join(" AND "));
-        let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        let found = client.query_opt(&sql, &params).await.with_context(doing)?;
-        let complete = found.as_ref().map(|found| {
-            let mut builder = RowBuilder::with_capacity(row.size() + 1024);
-            let mut read = (1..).map(|index| found.get::<_, Option<Raw>>(index));
-            for datum in row.fields() {
-                if datum != Datum::Unchanged {
-                    builder.push(datum);
-                    continue;
-                }
-                let value = read.next().expect("there is one for each that is missing");
-                builder.push(match &value {
-                    None => Datum::Null,
-                    Some(Raw(bytes)) if text => Datum::Text(bytes),
-                    Some(Raw(bytes)) => Datum::Binary(bytes),
-                });
+/// Completes `row` of `table`, which transaction `xid` wrote.
+pub(super) async fn read(client: &Client, table: &TableSchema, row: &Row, xid: u32) -> Result<Reread> {
+    let text = row.fields().any(|datum| matches!(datum, Datum::Text(_)));
+    let wanted: Vec<usize> = (0..row.len()).filter(|&index| row.get(index) == Some(Datum::Unchanged)).collect();
+    let columns = wanted.iter().map(|&index| {
+        let column = Ident(&table.columns[index].name).to_string();
+        if text { format!("{column}::pg_catalog.text") } else { column }
+    });
+    let key = table.key.as_ref().map_or(&[][..], |key| &key.columns);
+    let values: Vec<Raw> = key
+        .iter()
+        .map(|&index| Raw(row.get(index).and_then(Datum::bytes).map(Bytes::copy_from_slice).unwrap_or_default()))
+        .collect();
+    let conditions = key.iter().enumerate().map(|(number, &index)| {
+        let column = &table.columns[index];
+        let cast = if text { "::pg_catalog.text" } else { "" };
+        format!("{} = ${}{cast}::{}", Ident(&column.name), number + 1, column.ty.sql())
+    });
+    let columns: Vec<String> = std::iter::once("xmin::pg_catalog.text::int8".to_owned()).chain(columns).collect();
+    let conditions: Vec<String> = conditions.collect();
+    let sql = format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.name.sql(), conditions.join(" AND "));
+    let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    let found = client.query_opt(&sql, &params).await?;
+    let complete = found.as_ref().map(|found| {
+        let mut builder = RowBuilder::with_capacity(row.size() + 1024);
+        let mut read = (1..).map(|index| found.get::<_, Option<Raw>>(index));
+        for datum in row.fields() {
+            if datum != Datum::Unchanged {
+                builder.push(datum);
+                continue;
             }
-            builder.finish()
-        });
-        if found.is_some_and(|found| found.get::<_, i64>(0) == i64::from(xid)) {
-            return Ok(Reread { row: complete, changed_before: None });
+            let value = read.next().expect("there is one for each that is missing");
+            builder.push(match &value {
+                None => Datum::Null,
+                Some(Raw(bytes)) if text => Datum::Text(bytes),
+                Some(Raw(bytes)) => Datum::Binary(bytes),
+            });
         }
-        // Asked after the row was read: whatever was seen of it was committed before.
-        let at =
-            client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await.with_context(doing)?;
-        let at: Lsn = at.get::<_, &str>(0).parse()?;
-        Ok(Reread { row: complete, changed_before: Some(at.into()) })
+        builder.finish()
+    });
+    if found.is_some_and(|found| found.get::<_, i64>(0) == i64::from(xid)) {
+        return Ok(Reread { row: complete, changed_before: None });
     }
+    // Asked after the row was read: whatever was seen of it was committed before.
+    let at =
+        client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
+    let at: Lsn = at.get::<_, &str>(0).parse()?;
+    Ok(Reread { row: complete, changed_before: Some(at.into()) })
 }

@@ -89,17 +89,6 @@ impl PgSnapshot {
         }
     }
 
-    /// The changes of `tables` from the snapshot's position on, out of its own temporary slot: no gap, no overlap. Ends the
-    /// snapshot; the slot goes with the stream.
-    pub async fn follow(&self, tables: &[Arc<TableSchema>], budget: &Budget, binary: bool) -> Result<PgStream> {
-        let gone = || Error::new(Kind::Internal, "this snapshot has no temporary slot to follow");
-        let wire = self.exporter.lock().await.take().ok_or_else(gone)?;
-        let slot = self.slot.clone().ok_or_else(gone)?;
-        let version = self.source.server_version(&self.client).await?;
-        let form = (binary && version >= 140_000, version);
-        PgStream::start(&self.source, self.position.lsn()?, tables, budget, form, Some((wire, slot))).await
-    }
-
     async fn leaves(&self, table: &TableSchema) -> Result<Vec<Leaf>> {
         let rows = self
             .client
@@ -182,6 +171,18 @@ impl PgSnapshot {
 }
 
 impl Snapshot for PgSnapshot {
+    type Stream = PgStream;
+
+    /// Out of its own temporary slot, which goes with the stream.
+    async fn follow(&self, tables: &[Arc<TableSchema>], budget: &Budget, binary: bool) -> Result<PgStream> {
+        let gone = || Error::new(Kind::Internal, "this snapshot has no temporary slot to follow");
+        let wire = self.exporter.lock().await.take().ok_or_else(gone)?;
+        let slot = self.slot.clone().ok_or_else(gone)?;
+        let version = self.source.server_version(&self.client).await?;
+        let form = (binary && version >= 140_000, version);
+        PgStream::start(&self.source, self.position.lsn()?, tables, budget, form, Some((wire, slot))).await
+    }
+
     fn position(&self) -> &Position {
         &self.position
     }
