@@ -16,8 +16,9 @@ use serde::Serialize;
 
 use self::sample::Sample;
 use super::Job;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::source::Source;
+use crate::source::postgres::PgSource;
 use crate::transform::Plan;
 
 /// How long is copied.
@@ -97,10 +98,16 @@ pub async fn estimate(job: &Job, plan: &Plan, time: Duration) -> Result<Estimate
     Ok(reckon(&facts, &sample, plan.tables().count()))
 }
 
+/// Both ends are sampled with statements of Postgres.
+fn postgres(job: &Job) -> Result<&PgSource> {
+    let why = || Error::new(Kind::Refused, format!("there is no estimate for {} yet", job.source.label()));
+    job.source.postgres().ok_or_else(why)
+}
+
 /// Bytes of all indexes of the tables at the source, and of the largest.
 async fn indexes(job: &Job, plan: &Plan) -> Result<(u64, u64)> {
     let tables: Vec<u32> = plan.tables().map(|table| table.source.id).collect();
-    let client = job.source.connect().await?;
+    let client = postgres(job)?.connect().await?;
     let row = client
         .query_one(include_str!("estimate/indexes.sql"), &[&tables])
         .await

@@ -53,12 +53,10 @@ use tokio_util::sync::CancellationToken;
 use self::vitals::Vitals;
 use crate::config::Config;
 use crate::error::{Disposition, Error, Kind, Result};
-use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
 use crate::source::{AnySource, Source};
-use crate::target::Target;
-use crate::target::postgres::PgTarget;
 use crate::target::state::TableState;
+use crate::target::{AnyTarget, Target};
 use crate::telemetry;
 use crate::transform::Plan;
 
@@ -76,7 +74,7 @@ pub struct Job {
     /// Where changes come from.
     pub source: AnySource,
     /// Where they go.
-    pub target: PgTarget,
+    pub target: AnyTarget,
     /// It is followed so that a repair can bring what is missing: that something may be stops nobody.
     pub mends: bool,
 }
@@ -85,7 +83,7 @@ impl Job {
     /// Reads the two URLs. Connects to nothing.
     pub fn open(config: Config) -> Result<Job> {
         let source = AnySource::of(&config)?;
-        let target = PgTarget::new(ConnInfo::parse(&config.target.url)?, &config.migration.name);
+        let target = AnyTarget::of(&config)?;
         Ok(Job { source, target, config, mends: false })
     }
 

@@ -40,6 +40,13 @@ impl AnySource {
     pub fn of(config: &Config) -> Result<AnySource> {
         Ok(AnySource::Postgres(PgSource::of(config)?))
     }
+
+    /// The Postgres server that this is, for what is only made for one.
+    pub fn postgres(&self) -> Option<&PgSource> {
+        match self {
+            AnySource::Postgres(source) => Some(source),
+        }
+    }
 }
 
 /// Asks the engine.

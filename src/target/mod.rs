@@ -5,7 +5,11 @@
 //! begins by moving on, or locking, a row that carries the epoch of the lease it was begun under (TRAPS 1), so a process
 //! that wakes up late is fenced. What Cutwater remembers about a migration is kept here too: [`postgres::State`].
 //! Nothing here reads a source.
+//!
+//! Whoever uses a target holds an [`AnyTarget`], which the scheme of the URL chooses, and names no engine. Its applier is
+//! one for each batch, so the choice costs one `match` a batch.
 
+mod any;
 pub mod parallel;
 pub mod plan;
 pub mod postgres;
@@ -22,7 +26,14 @@ use crate::config::{ApplyConfig, Existing};
 use crate::error::Result;
 use crate::schema::{ShapeChange, TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
+use parallel::{Parallel, Worker};
+use postgres::Routing;
 use state::Lease;
+
+pub use any::{AnyApplier, AnyTarget};
+
+/// The worker of tables that are copied beside the stream.
+pub const SIDE: i32 = -1;
 
 /// Changes that become one target transaction, or a part of one.
 #[derive(Debug)]
@@ -93,7 +104,7 @@ pub enum LoadMode {
 /// A target. Cheap to clone: it holds addresses, not connections.
 pub trait Target: Clone + Send + Sync + 'static {
     /// Its applier.
-    type Applier: Applier;
+    type Applier: Worker;
 
     /// `postgres new:5432/shop`, for people.
     fn label(&self) -> String;
@@ -106,6 +117,12 @@ pub trait Target: Clone + Send + Sync + 'static {
 
     /// Checks that the tables are empty, or empties them, as `existing` says; the refusal names each with its count.
     fn make_room(&self, tables: &[TableName], existing: Existing) -> impl Future<Output = Result<()>> + Send;
+
+    /// Brings a table whose copy is still to come to another shape.
+    fn alter(&self, table: &TableName, statements: &[&String]) -> impl Future<Output = Result<()>> + Send;
+
+    /// How copied rows can be taken, the best first.
+    fn copy_formats(&self) -> &'static [CopyFormat];
 
     /// Begins a table's copy in parts: empties it and marks it as being copied, in one transaction.
     fn begin_table(
@@ -149,8 +166,33 @@ pub trait Target: Clone + Send + Sync + 'static {
         rows: u64,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Opens the applier of this lease. It reads the checkpoint itself ([`Applier::checkpoint`]).
-    fn applier(&self, lease: &Lease, config: &ApplyConfig) -> impl Future<Output = Result<Self::Applier>> + Send;
+    /// Opens an applier of this lease: 0 is the stream's, which may have others beside it, [`SIDE`] that of tables that
+    /// catch up. It reads its checkpoint itself ([`Applier::checkpoint`]).
+    fn worker(
+        &self,
+        lease: &Lease,
+        config: &ApplyConfig,
+        number: i32,
+    ) -> impl Future<Output = Result<Self::Applier>> + Send;
+
+    /// The stream's applier, if it is alone.
+    fn applier(&self, lease: &Lease, config: &ApplyConfig) -> impl Future<Output = Result<Self::Applier>> + Send {
+        self.worker(lease, config, 0)
+    }
+
+    /// The appliers of the stream that this routing says.
+    fn workers(
+        &self,
+        lease: &Lease,
+        config: &ApplyConfig,
+        routing: &Routing,
+    ) -> impl Future<Output = Result<Parallel<Self::Applier>>> + Send {
+        async {
+            let others = (1..routing.workers()).map(|worker| self.worker(lease, config, worker as i32));
+            let (lead, others) = tokio::try_join!(self.applier(lease, config), futures::future::try_join_all(others))?;
+            Ok(Parallel::new(lead, others, routing.by_target()))
+        }
+    }
 }
 
 /// Applies batches on one connection of its own.

@@ -8,12 +8,12 @@ use futures::{SinkExt, StreamExt};
 use rand::seq::SliceRandom;
 use tokio::task::JoinSet;
 
+use super::postgres;
 use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::Ident;
-use crate::source::AnySnapshot;
-use crate::source::{CopyFormat, Part, Snapshot};
+use crate::source::{AnySnapshot, CopyFormat, Part, Snapshot, Source};
 use crate::transform::{Plan, TablePlan};
 
 /// Source bytes of a part: a second's work or so, so that several tables come into a sample.
@@ -60,8 +60,8 @@ impl Sample {
         let snapshot = Arc::new(job.source.snapshot_of_now().await?);
         let units = Arc::new(Mutex::new(units(&snapshot, plan).await?));
         let info = ConnInfo::parse(&job.config.target.url)?;
-        let round_trip =
-            round_trip(&job.source.connect().await?).await?.max(round_trip(&connect(&info, NAME).await?).await?);
+        let (old, new) = (postgres(job)?.connect().await?, connect(&info, NAME).await?);
+        let round_trip = round_trip(&old).await?.max(round_trip(&new).await?);
         let begun = Instant::now();
         let mut running = JoinSet::new();
         for worker in 0..workers {

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Purpose, Wire};
 use crate::schema::{Ident, TableName};
+use crate::source::Source as _;
 use crate::source::postgres::PgSource;
 use crate::source::postgres::given::{self, Objection};
 use crate::transform::Plan;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Known, Shapes, no_longer_there, stopped, tell};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::pipeline::Job;
 use crate::schema::{Shape, TableName};
 use crate::source::Source as _;
@@ -67,11 +67,11 @@ pub async fn settle(job: &Job, lease: &Lease, plan: &Plan) -> Result<()> {
                 let (what, fix) = tell(&decision.stops);
                 return Err(stopped(&(format!("{name} was altered at the source before its copy: {what}"), fix), None));
             }
-            let client = job.target.connect().await?;
-            for statement in decision.statements.iter().chain(&decision.afterwards) {
+            let statements: Vec<&String> = decision.statements.iter().chain(&decision.afterwards).collect();
+            for statement in &statements {
                 tracing::info!("{name} was altered at the source before its copy; the target follows: {statement}");
-                client.batch_execute(statement).await.with_context(|| format!("altering {}", table.shaped.name))?;
             }
+            job.target.alter(&table.shaped.name, &statements).await?;
         }
         state.set_shape(lease, &name, &Shape::of(&table.source, &facts)).await?;
     }

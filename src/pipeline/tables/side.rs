@@ -22,7 +22,7 @@ use crate::pipeline::{Job, membership, snapshot};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{ChangeStream, Snapshot, Source, StreamItem};
 use crate::target::state::Lease;
-use crate::target::{Applier, Target};
+use crate::target::{Applier, SIDE, Target};
 
 /// The stream is asked to stop once the side has needed less than this for what the stream was ahead.
 const NEAR: Duration = Duration::from_millis(1500);
@@ -96,7 +96,7 @@ impl Side {
         let copied_at = sources.iter().map(|table| (table.id, copy.position().clone())).collect();
         let mut following = Following {
             stream,
-            applier: job.target.side_applier(lease, &apply).await?,
+            applier: job.target.worker(lease, &apply, SIDE).await?,
             router: Router::new(copied_at, HashMap::new()),
             shapes,
             batcher: Batcher::new(apply.batch_rows, usize::try_from(apply.batch_bytes.0).unwrap_or(usize::MAX)),

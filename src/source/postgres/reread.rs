@@ -83,8 +83,7 @@ pub(super) async fn read(client: &Client, table: &TableSchema, row: &Row, xid: u
         return Ok(Reread { row: complete, changed_before: None });
     }
     // Asked after the row was read: whatever was seen of it was committed before.
-    let at =
-        client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
+    let at = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
     let at: Lsn = at.get::<_, &str>(0).parse()?;
     Ok(Reread { row: complete, changed_before: Some(at.into()) })
 }

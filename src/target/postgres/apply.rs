@@ -40,13 +40,10 @@ use crate::postgres::{Client, ConnInfo};
 use crate::schema::ShapeChange;
 use crate::target::plan::{Image, NetEffect, Work, plan};
 use crate::target::state::Lease;
-use crate::target::{Applied, Applier, Batch, BatchEnd};
+use crate::target::{Applied, Applier, Batch, BatchEnd, SIDE};
 
 /// From this many rows on, COPY beats INSERT … SELECT FROM unnest in spite of its extra round trip.
 const COPY_FROM: usize = 64;
-
-/// The worker of tables that are copied beside the stream.
-pub(super) const SIDE: i32 = -1;
 
 /// What the checkpoint's statement is called in a pipeline.
 const CHECKPOINT: &str = "checkpoint";

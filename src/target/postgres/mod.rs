@@ -49,11 +49,10 @@ pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, Routing, State, T
 
 use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
-use crate::target::parallel::Parallel;
 use crate::target::state::Lease;
 use crate::target::{LoadMode, Loaded, Target};
 use load::Copying;
@@ -74,18 +73,6 @@ impl PgTarget {
     /// Where it is.
     pub fn info(&self) -> &ConnInfo {
         &self.info
-    }
-
-    /// The applier of tables that catch up beside the stream: it moves a checkpoint of its own.
-    pub async fn side_applier(&self, lease: &Lease, config: &ApplyConfig) -> Result<PgApplier> {
-        PgApplier::open(&self.info, lease, apply::SIDE, config).await
-    }
-
-    /// The appliers of the stream that this routing says.
-    pub async fn workers(&self, lease: &Lease, config: &ApplyConfig, routing: &Routing) -> Result<Parallel<PgApplier>> {
-        let others = (1..routing.workers()).map(|worker| PgApplier::open(&self.info, lease, worker as i32, config));
-        let (lead, others) = tokio::try_join!(self.applier(lease, config), futures::future::try_join_all(others))?;
-        Ok(Parallel::new(lead, others, routing.by_target()))
     }
 
     /// A session of one's own for reading and for DDL. It is not one that may write to a migrated table.
@@ -113,6 +100,18 @@ impl Target for PgTarget {
 
     async fn make_room(&self, tables: &[TableName], existing: Existing) -> Result<()> {
         load::make_room(&self.connect().await?, tables, existing).await
+    }
+
+    async fn alter(&self, table: &TableName, statements: &[&String]) -> Result<()> {
+        let client = self.connect().await?;
+        for statement in statements {
+            client.batch_execute(statement).await.with_context(|| format!("altering {table}"))?;
+        }
+        Ok(())
+    }
+
+    fn copy_formats(&self) -> &'static [CopyFormat] {
+        &[CopyFormat::PgBinary, CopyFormat::PgText]
     }
 
     async fn begin_table(&self, lease: &Lease, source: &TableName, table: &Arc<TableSchema>) -> Result<()> {
@@ -147,7 +146,7 @@ impl Target for PgTarget {
         Copying { info: &self.info, lease, source }.finish(copied_at, rows).await
     }
 
-    async fn applier(&self, lease: &Lease, config: &ApplyConfig) -> Result<PgApplier> {
-        PgApplier::open(&self.info, lease, 0, config).await
+    async fn worker(&self, lease: &Lease, config: &ApplyConfig, number: i32) -> Result<PgApplier> {
+        PgApplier::open(&self.info, lease, number, config).await
     }
 }
