@@ -12,10 +12,11 @@ use crate::pipeline::{Job, estimate};
 
 pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     let config = context.config()?;
-    let mut report = poolers(&config).await?;
+    let job = Job::open(config.clone())?;
+    let mut report = poolers(&job).await?;
     let mut plan = None;
     if report.of(Verdict::Fail).next().is_none() {
-        let disagreement = Job::open(config.clone())?.disagreement().await?;
+        let disagreement = job.disagreement().await?;
         for finding in &disagreement {
             report.set(&finding.text, &finding.fix);
         }
@@ -23,15 +24,15 @@ pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
             Ok(found) => {
                 let plan = plan.insert(found);
                 if args.grants {
-                    let grants = grants(&config, plan).await?;
+                    let grants = grants(&job, plan).await?;
                     if context.global.json {
                         output::print_json(&grants)?;
                     } else {
-                        output::print(&grants.script(&config)?);
+                        output::print(&grants.script(&job));
                     }
                     return Ok(Ended::Done);
                 }
-                report.findings.extend(inspect(&config, plan).await?.findings);
+                report.findings.extend(inspect(&job, plan).await?.findings);
             }
             // A table that is gone is one of them, and nothing else can be looked at then.
             Err(error) if error.kind() == Kind::Schema && !disagreement.is_empty() => report.unplannable(&error),
@@ -40,7 +41,7 @@ pub(super) async fn run(context: &Context, args: &CheckArgs) -> Result<Ended> {
     }
     let blocked = report.of(Verdict::Fail).next().is_some();
     let estimate = match &plan {
-        Some(plan) if args.estimate => Some(estimate::estimate(&Job::open(config)?, plan, estimate::SAMPLE).await?),
+        Some(plan) if args.estimate => Some(estimate::estimate(&job, plan, estimate::SAMPLE).await?),
         _ => None,
     };
     if context.global.json {

@@ -8,14 +8,16 @@ use serde_json::json;
 use super::args::SchemaArgs;
 use super::{Context, Ended, ends, event, output};
 use crate::error::Result;
-use crate::pipeline::build::SchemaWork;
+use crate::pipeline::Job;
 use crate::pipeline::progress::Progress;
+use crate::pipeline::schema::Schema;
 
 pub(super) async fn run(context: &Context, args: &SchemaArgs) -> Result<Ended> {
     let config = context.config()?;
     let plan = ends::plan(&config).await?;
     let progress = Arc::new(Progress::new());
-    let work = SchemaWork::new(&config, &plan, &progress);
+    let job = Job::open(config.clone())?;
+    let work = Schema::of(&job, &plan, &progress);
     if args.apply {
         let state = ends::ends(&config)?.state;
         // Before the first run there is no place yet where an event could stand.

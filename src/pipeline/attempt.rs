@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::build::SchemaWork;
 use super::leaves::{self, Watch};
 use super::membership;
 use super::preflight::{self, Verdict};
 use super::progress::Progress;
+use super::schema::Schema;
 use super::shapes::{self, Shapes};
 use super::stream::{Ended, Goal, Router, Terms, budget_for, follow};
 use super::vitals::Vitals;
@@ -86,13 +86,13 @@ pub async fn enrol(job: &Job) -> Result<Migration> {
     if let Some(migration) = state.migration().await? {
         belongs::ends(&job.config, &migration)?;
     } else {
-        if let Some(refusal) = preflight::poolers(&job.config).await?.refusal() {
+        if let Some(refusal) = preflight::poolers(job).await?.refusal() {
             return Err(refusal);
         }
         let plan = job.plan().await?;
         let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
         belongs::unclaimed(state, &targets).await?;
-        let report = preflight::inspect(&job.config, &plan).await?;
+        let report = preflight::inspect(job, &plan).await?;
         if let Some(refusal) = report.refusal() {
             return Err(refusal);
         }
@@ -196,7 +196,7 @@ async fn work(
     });
     shapes::settle(job, lease, &settled).await?;
     progress.begin(&state.tables().await?);
-    let work = SchemaWork::new(&job.config, &plan, progress);
+    let work = Schema::of(job, &plan, progress);
 
     // Once there is a stream, tables that are missing are copied beside it.
     if phase < Phase::CatchingUp {
@@ -220,7 +220,7 @@ async fn work(
         {
             return Ok(Outcome::Stopped);
         }
-        work.finish_constraints_without(&tables::absent(&tables), halt).await?;
+        work.finish_constraints(&tables::absent(&tables), halt).await?;
         work.fill_views(halt).await?;
     }
     // What was asked of the tables is done before the goal is reached that a script waits for.
@@ -297,7 +297,7 @@ async fn copy(
     job: &Job,
     lease: &Lease,
     plan: &Plan,
-    work: &SchemaWork<'_>,
+    work: &Schema<'_>,
     vitals: &Arc<Vitals>,
     progress: &Arc<Progress>,
     halt: &CancellationToken,

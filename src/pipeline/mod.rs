@@ -5,15 +5,20 @@
 //! so the same call resumes after any crash (law 9). [`run`] supervises: an error whose kind can be waited out drops
 //! everything in memory and starts the attempt again from the checkpoint, with backoff.
 //!
+//! It is the same for every engine. A [`Job`] holds an [`AnySource`] and an [`AnyTarget`], and what is a matter of one of
+//! them is asked of it through its trait. What is a matter of both (`schema`, `preflight`, `estimate`) is a `match` over
+//! the pair, once, at its entrance, so that the compiler names every place at which another pair has to be thought of.
+//!
 //! | file | is |
 //! |---|---|
 //! | `attempt` | one try, from the lease to the end of the stream |
 //! | `belongs` | whether config and state are of one migration |
 //! | `preflight` | what would bite, looked for before anything is changed |
 //! | `estimate` | how long it would take, from a copy of a few seconds |
-//! | `snapshot`, `build` | the copy; tables, keys, indexes, constraints |
+//! | `snapshot` | the copy |
+//! | `schema`, `build` | tables, keys, indexes, constraints: by which way, and that between two Postgres servers |
 //! | `chunks` | very large tables, copied in ranges of their key |
-//! | `dump` | the source's schema, through `pg_dump` |
+//! | `dump` | a Postgres source's schema, through `pg_dump` |
 //! | `shapes` | columns that come, go or change in mid-stream |
 //! | `tables` | tables that join, leave, or are copied again while the others are followed |
 //! | `stream`, `batcher` | the loop; whole transactions into bounded batches |
@@ -37,6 +42,7 @@ pub mod membership;
 pub mod preflight;
 pub mod progress;
 mod retained;
+pub mod schema;
 mod shapes;
 pub mod snapshot;
 pub mod steering;

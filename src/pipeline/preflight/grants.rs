@@ -8,8 +8,11 @@ use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::{Context, Result};
-use crate::postgres::{Client, ConnInfo, connect};
+use crate::pipeline::Job;
+use crate::postgres::{Client, connect};
 use crate::schema::{Ident, TableName};
+use crate::source::{AnySource, Source as _};
+use crate::target::{AnyTarget, Target as _};
 use crate::transform::Plan;
 
 /// One statement and what it is for.
@@ -35,10 +38,12 @@ fn grant(list: &mut Vec<Grant>, sql: impl Into<String>, why: &'static str) {
 }
 
 /// Asks both ends and writes them down.
-pub async fn grants(config: &Config, plan: &Plan) -> Result<Grants> {
-    let (from, to) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
-    let (old, new) = tokio::try_join!(connect(&from, "cutwater check"), connect(&to, "cutwater check"))?;
-    let source = Box::pin(at_source(config, &old, plan)).await.context("working out the source's grants")?;
+pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
+    let (from, to) = match (&job.source, &job.target) {
+        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => (source.info(), target.info()),
+    };
+    let (old, new) = tokio::try_join!(connect(from, "cutwater check"), connect(to, "cutwater check"))?;
+    let source = Box::pin(at_source(&job.config, &old, plan)).await.context("working out the source's grants")?;
     let target = Box::pin(at_target(&old, &new, plan)).await.context("working out the target's grants")?;
     Ok(Grants { source, target })
 }
@@ -209,13 +214,11 @@ async fn at_target(old: &Client, new: &Client, plan: &Plan) -> Result<Vec<Grant>
 
 impl Grants {
     /// One script with both parts. Each part is for its own server.
-    pub fn script(&self, config: &Config) -> Result<String> {
+    pub fn script(&self, job: &Job) -> String {
         let mut text = String::new();
-        for (end, url, list) in
-            [("source", &config.source.url, &self.source), ("target", &config.target.url, &self.target)]
-        {
-            let info = ConnInfo::parse(url)?;
-            text.push_str(&format!("-- on the {end}, {}, as an administrator\n", info.label()));
+        let ends = [("source", job.source.label(), &self.source), ("target", job.target.label(), &self.target)];
+        for (end, label, list) in ends {
+            text.push_str(&format!("-- on the {end}, {label}, as an administrator\n"));
             let mut why = "";
             for grant in list {
                 if grant.why != why {
@@ -227,6 +230,6 @@ impl Grants {
             }
             text.push('\n');
         }
-        Ok(text.trim_end().to_owned())
+        text.trim_end().to_owned()
     }
 }

@@ -22,9 +22,13 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::Job;
 use crate::pipeline::dump::PgDump;
-use crate::postgres::{ConnInfo, connect};
+use crate::postgres::connect;
+use crate::source::AnySource;
 use crate::source::postgres::PgSource;
+use crate::target::AnyTarget;
+use crate::target::postgres::PgTarget;
 use crate::transform::Plan;
 
 /// How bad it is.
@@ -150,18 +154,25 @@ impl Finding {
 }
 
 /// Looks at both ends for a migration that has not begun. An end that cannot be reached is an error.
-pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
-    let (from, to) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
-    let given = PgSource::of(config)?;
+pub async fn inspect(job: &Job, plan: &Plan) -> Result<Report> {
+    match (&job.source, &job.target) {
+        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
+            between_postgres(&job.config, source, target, plan).await
+        }
+    }
+}
+
+async fn between_postgres(config: &Config, given: &PgSource, target: &PgTarget, plan: &Plan) -> Result<Report> {
+    let (from, to) = (given.info(), target.info());
     let application = format!("cutwater_{}", config.migration.name);
-    let (old, new) = tokio::try_join!(connect(&from, "cutwater check"), connect(&to, "cutwater check"))?;
+    let (old, new) = tokio::try_join!(connect(from, "cutwater check"), connect(to, "cutwater check"))?;
     let mut report = Report::default();
     let facts = source::settings(&old, config, &application, &mut report).await?;
     source::tables(&old, &from.user, plan, &mut report).await?;
     types::columns(&old, plan, &mut report).await?;
-    source::privileges(&old, &given, plan, &facts, &mut report).await?;
+    source::privileges(&old, given, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
-    target::server(&new, &to.user, &from, &to, &facts, &mut report).await?;
+    target::server(&new, &to.user, from, to, &facts, &mut report).await?;
     types::at_target(&old, &new, plan, &mut report).await?;
     late::look(&old, &new, &to.user, plan, &mut report).await?;
     let absent = target::tables(&new, config, plan, &mut report).await?;
@@ -180,10 +191,13 @@ pub async fn inspect(config: &Config, plan: &Plan) -> Result<Report> {
 }
 
 /// Looks for a connection pooler in the way of either end: before everything else, because nothing else works behind one.
-pub async fn poolers(config: &Config) -> Result<Report> {
+pub async fn poolers(job: &Job) -> Result<Report> {
     let mut report = Report::default();
-    for (end, url) in [(End::Source, &config.source.url), (End::Target, &config.target.url)] {
-        pooler::look(end, &ConnInfo::parse(url)?, &mut report).await?;
+    match &job.source {
+        AnySource::Postgres(source) => pooler::look(End::Source, source.info(), &mut report).await?,
+    }
+    match &job.target {
+        AnyTarget::Postgres(target) => pooler::look(End::Target, target.info(), &mut report).await?,
     }
     Ok(report)
 }

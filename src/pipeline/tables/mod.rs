@@ -38,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::side::Side;
 use super::Job;
-use super::build::SchemaWork;
 use super::progress::Progress;
+use super::schema::Schema;
 use super::snapshot::is_about_a_table;
 use super::steering::Steering;
 use crate::change::Position;
@@ -300,7 +300,7 @@ impl Worker {
         }
         let names: HashSet<TableName> = late.iter().map(|table| table.source.clone()).collect();
         let absent = absent(tables);
-        let work = SchemaWork::new(&self.job.config, &plan, &self.progress);
+        let work = Schema::of(&self.job, &plan, &self.progress);
         let made = work.finish_some(&names, &absent, &self.halt).await;
         drop(standing);
         match made {

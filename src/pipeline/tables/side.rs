@@ -13,8 +13,8 @@ use super::MainStream;
 use crate::change::{Budget, ChangeEvent, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::batcher::Batcher;
-use crate::pipeline::build::SchemaWork;
 use crate::pipeline::progress::Progress;
+use crate::pipeline::schema::Schema;
 use crate::pipeline::shapes::{self, Shapes};
 use crate::pipeline::steering::Steering;
 use crate::pipeline::stream::{Router, learn};
@@ -60,7 +60,7 @@ impl Side {
             }
         }
         shapes::settle(job, lease, &plan).await?;
-        let work = SchemaWork::new(&job.config, &whole, &self.progress);
+        let work = Schema::of(job, &whole, &self.progress);
         work.create_some(&tables, halt).await?;
 
         let copy = Arc::new(unless(halt, job.source.temporary_snapshot()).await?);
