@@ -54,7 +54,9 @@ impl Follower {
     pub async fn end(mut self) -> Result<()> {
         self.stop.cancel();
         let Ok(ended) = timeout(PATIENCE, &mut self.task).await else {
-            tracing::warn!("the run that was started for this waits for something and is left alone: nothing is lost by that");
+            tracing::warn!(
+                "the run that was started for this waits for something and is left alone: nothing is lost by that"
+            );
             self.task.abort();
             return Ok(());
         };
