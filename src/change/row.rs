@@ -175,6 +175,36 @@ impl RowBuilder {
         self.bytes.put_slice(value);
     }
 
+    /// Appends a text field that `write` appends to the row's own buffer, so that a value is decoded where it will
+    /// stay. After an error the row is as it was before.
+    pub fn text_with<E>(&mut self, write: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<(), E> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(b"t\0\0\0\0");
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        let length = (self.bytes.len() - start - 5) as u32;
+        self.bytes[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The finished row. The builder begins the next one behind it, in the same block as long as that has room.
+    pub fn take(&mut self) -> Row {
+        self.bytes[..2].copy_from_slice(&self.count.to_be_bytes());
+        let row = Row(self.bytes.split().freeze());
+        self.count = 0;
+        self.bytes.put_i16(0);
+        row
+    }
+
+    /// Drops the fields of a row that is not wanted after all.
+    pub fn clear(&mut self) {
+        self.bytes.truncate(2);
+        self.count = 0;
+    }
+
     /// The finished row.
     pub fn finish(mut self) -> Row {
         self.bytes[..2].copy_from_slice(&self.count.to_be_bytes());
@@ -202,6 +232,21 @@ mod tests {
         assert_eq!(row.get(1), Some(Datum::Text(b"a")));
         assert!(row.has_unchanged());
         assert_eq!(Row::parse(row.as_bytes().clone()), Some(row));
+    }
+
+    #[test]
+    fn rows_made_one_behind_the_other_do_not_touch_each_other() {
+        let mut builder = RowBuilder::with_capacity(16);
+        builder.text_with(|out| { out.put_slice(b"12"); Ok::<_, ()>(()) }).unwrap();
+        assert_eq!(builder.text_with(|out| { out.put_slice(b"half"); Err(()) }), Err(()));
+        builder.push(Datum::Null);
+        let first = builder.take();
+        builder.push(Datum::Binary(b"x"));
+        builder.clear();
+        builder.push(Datum::Text(b"second"));
+        let second = builder.take();
+        assert_eq!(first.fields().collect::<Vec<_>>(), [Datum::Text(b"12"), Datum::Null]);
+        assert_eq!(second.fields().collect::<Vec<_>>(), [Datum::Text(b"second")]);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 
 mod any;
 mod membership;
+pub mod mysql;
 pub mod postgres;
 
 use std::collections::HashMap;

@@ -1,0 +1,3 @@
+//! MySQL and MariaDB as a source.
+
+pub mod binlog;
