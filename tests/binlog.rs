@@ -69,8 +69,9 @@ impl Log {
                 if map.schema == "test" {
                     let columns = map.layout(&hints(&table)).unwrap_or_else(|error| panic!("{error}"));
                     let mut images = rows.images();
-                    while let Some(row) =
-                        reader.next(&mut images, &columns, &mut refuse_invalid).unwrap_or_else(|e| panic!("{table}: {e}"))
+                    while let Some(row) = reader
+                        .next(&mut images, &columns, &mut refuse_invalid)
+                        .unwrap_or_else(|e| panic!("{table}: {e}"))
                     {
                         let (kind, table) = (rows.kind, table.clone());
                         self.changes.push(Change { table, kind, before: row.before, after: row.after });
@@ -100,7 +101,8 @@ fn shown(datum: Datum<'_>) -> String {
 }
 
 fn readable(hex: &str) -> String {
-    let bytes: Vec<u8> = (0..hex.len() / 2).filter_map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).ok()).collect();
+    let bytes: Vec<u8> =
+        (0..hex.len() / 2).filter_map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).ok()).collect();
     format!("{hex:.120} ({:.200})", String::from_utf8_lossy(&bytes))
 }
 
@@ -114,7 +116,8 @@ fn run_matrix(server: &Server, engine: Engine, session: &str) -> Log {
         *script += &format!("SELECT 'rows', {at}, id, {} FROM t{at} ORDER BY id;\n", case.oracle());
     };
     for (at, case) in cases.iter().enumerate() {
-        script += &format!("CREATE TABLE t{at} (id int NOT NULL PRIMARY KEY, other varchar(10), v {});\n", case.definition);
+        script +=
+            &format!("CREATE TABLE t{at} (id int NOT NULL PRIMARY KEY, other varchar(10), v {});\n", case.definition);
         script += "BEGIN;\n";
         let rows = case.values.len() + 1;
         for id in 0..rows {
@@ -143,10 +146,8 @@ fn run_matrix(server: &Server, engine: Engine, session: &str) -> Log {
     let log = Log::read(server, |table| {
         let at: usize = table[1..].parse().unwrap();
         let id = ColumnHint { unsigned: Some(false), ..ColumnHint::default() };
-        let other = ColumnHint {
-            charset: cutwater::source::mysql::binlog::Charset::named("utf8mb4"),
-            ..ColumnHint::default()
-        };
+        let other =
+            ColumnHint { charset: cutwater::source::mysql::binlog::Charset::named("utf8mb4"), ..ColumnHint::default() };
         vec![id, other, cases[at].hint.clone()]
     });
     let mut found: HashMap<usize, Vec<&Change>> = HashMap::new();
@@ -163,8 +164,15 @@ fn run_matrix(server: &Server, engine: Engine, session: &str) -> Log {
             let is_bytes = matches!(datum, Datum::Binary(_));
             let got = shown(datum);
             if got != expected && got != "-" {
-                wrong.push(format!("{} {what} {row}: {}\n   the server: {}", case.definition, readable(&got), readable(expected)));
-            } else if !matches!(got.as_str(), "NULL" | "-") && is_bytes != matches!(case.shown, Shown::Bytes | Shown::Bits(_)) {
+                wrong.push(format!(
+                    "{} {what} {row}: {}\n   the server: {}",
+                    case.definition,
+                    readable(&got),
+                    readable(expected)
+                ));
+            } else if !matches!(got.as_str(), "NULL" | "-")
+                && is_bytes != matches!(case.shown, Shown::Bytes | Shown::Bits(_))
+            {
                 wrong.push(format!("{} {what} {row}: text and bytes mistaken", case.definition));
             }
         };
@@ -191,7 +199,10 @@ fn run_matrix(server: &Server, engine: Engine, session: &str) -> Log {
             }
         }
         if inserts != rows || deletes != rows || updates == 0 {
-            wrong.push(format!("{}: {inserts} inserts, {updates} updates, {deletes} deletes of {rows}", case.definition));
+            wrong.push(format!(
+                "{}: {inserts} inserts, {updates} updates, {deletes} deletes of {rows}",
+                case.definition
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -220,7 +231,9 @@ fn mysql_rows_are_what_the_server_answers_with_everything_logged_and_compressed(
     assert!(has(|event| matches!(event, Event::RowsQuery(sql) if sql.starts_with(b"INSERT"))));
     assert!(has(|event| matches!(event, Event::Xid(_))));
     assert!(has(|event| matches!(event, Event::Query(query) if query.sql == "BEGIN" && query.schema == "test")));
-    assert!(has(|event| matches!(event, Event::Format(format) if format.checksum == Checksum::Crc32 && !format.mariadb)));
+    assert!(has(
+        |event| matches!(event, Event::Format(format) if format.checksum == Checksum::Crc32 && !format.mariadb)
+    ));
 }
 
 #[test]

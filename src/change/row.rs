@@ -237,8 +237,19 @@ mod tests {
     #[test]
     fn rows_made_one_behind_the_other_do_not_touch_each_other() {
         let mut builder = RowBuilder::with_capacity(16);
-        builder.text_with(|out| { out.put_slice(b"12"); Ok::<_, ()>(()) }).unwrap();
-        assert_eq!(builder.text_with(|out| { out.put_slice(b"half"); Err(()) }), Err(()));
+        builder
+            .text_with(|out| {
+                out.put_slice(b"12");
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+        assert_eq!(
+            builder.text_with(|out| {
+                out.put_slice(b"half");
+                Err(())
+            }),
+            Err(())
+        );
         builder.push(Datum::Null);
         let first = builder.take();
         builder.push(Datum::Binary(b"x"));

@@ -74,21 +74,44 @@ pub fn cases(engine: Engine) -> Vec<Case> {
         case("int unsigned", Text, &["4294967295", "2147483648"]),
         case("bigint", Text, &["-9223372036854775808", "9223372036854775807", "-1"]),
         case("bigint unsigned", Text, &["18446744073709551615", "9223372036854775808", "0"]),
-        case("decimal(65,30)", Text, &[
-            "99999999999999999999999999999999999.999999999999999999999999999999",
-            "-99999999999999999999999999999999999.999999999999999999999999999999",
-            "0", "-0.000000000000000000000000000001", "1000000000", "-1000000000.5",
-        ]),
+        case(
+            "decimal(65,30)",
+            Text,
+            &[
+                "99999999999999999999999999999999999.999999999999999999999999999999",
+                "-99999999999999999999999999999999999.999999999999999999999999999999",
+                "0",
+                "-0.000000000000000000000000000001",
+                "1000000000",
+                "-1000000000.5",
+            ],
+        ),
         case("decimal(10,0)", Text, &["9999999999", "-9999999999", "0", "7"]),
         case("decimal(5,5)", Text, &["0.99999", "-0.00001", "0"]),
         case("decimal(9,2) unsigned", Text, &["9999999.99", "0.01"]),
         case("decimal(18,9)", Text, &["123456789.123456789", "-000000001.000000001"]),
         case("float", Double, &["1.1", "-3.402823466e38", "1.175494351e-38", "0", "16777216", "1e10", "0.00001"]),
         case("float unsigned", Double, &["1.5"]),
-        case("double", Double, &[
-            "1.1", "-1.7976931348623157e308", "2.2250738585072014e-308", "1e15", "1e14", "123456789012345680", "1e-15",
-            "1e-16", "1234567890123456.8", "0.1", "-0.00001", "5e-324", "1e22", "100",
-        ]),
+        case(
+            "double",
+            Double,
+            &[
+                "1.1",
+                "-1.7976931348623157e308",
+                "2.2250738585072014e-308",
+                "1e15",
+                "1e14",
+                "123456789012345680",
+                "1e-15",
+                "1e-16",
+                "1234567890123456.8",
+                "0.1",
+                "-0.00001",
+                "5e-324",
+                "1e22",
+                "100",
+            ],
+        ),
         case("double(10,2)", Double, &["1.25", "-99999999.99"]),
         case("bit(1)", Bits(1), &["b'0'", "b'1'"]),
         case("bit(7)", Bits(1), &["b'1010101'"]),
@@ -96,7 +119,11 @@ pub fn cases(engine: Engine) -> Vec<Case> {
         case("bit(9)", Bits(2), &["b'100000001'"]),
         case("bit(33)", Bits(5), &["b'100000000000000000000000000000011'"]),
         case("bit(64)", Bits(8), &["18446744073709551615", "0", "1"]),
-        case("date", Text, &["'1000-01-01'", "'9999-12-31'", "'0000-00-00'", "'2024-00-00'", "'2024-02-29'", "'2024-05-00'"]),
+        case(
+            "date",
+            Text,
+            &["'1000-01-01'", "'9999-12-31'", "'0000-00-00'", "'2024-00-00'", "'2024-02-29'", "'2024-05-00'"],
+        ),
         case("year", Text, &["1901", "2155", "0", "2024"]),
         case("varchar(20)", Text, &["''", "'plain'", "'naïve 😀'", "' spaces '", "'line\\nbreak\\t\\\\'"]),
         case("varchar(400)", Text, &["REPEAT('é', 400)", "'x'"]),
@@ -115,11 +142,17 @@ pub fn cases(engine: Engine) -> Vec<Case> {
         case("mediumblob", Bytes, &["REPEAT(X'FE', 70000)"]),
         case("longblob", Bytes, &["X'DEADBEEF'"]),
         labelled("enum('a','b''c','é,')", &["'a'", "'b''c'", "'é,'", "''"], &["a", "b'c", "é,"]),
-        labelled("set('a','b','c','d','e','f','g','h','i')", &["''", "'a'", "'a,c,i'", "'a,b,c,d,e,f,g,h,i'"], &[
-            "a", "b", "c", "d", "e", "f", "g", "h", "i",
-        ]),
+        labelled(
+            "set('a','b','c','d','e','f','g','h','i')",
+            &["''", "'a'", "'a,c,i'", "'a,b,c,d,e,f,g,h,i'"],
+            &["a", "b", "c", "d", "e", "f", "g", "h", "i"],
+        ),
         case("point", Bytes, &["ST_GeomFromText('POINT(1 2)')"]),
-        case("geometry", Bytes, &["ST_GeomFromText('LINESTRING(0 0, 1 1, 2 5)', 4326)", "ST_GeomFromText('POINT(1 2)')"]),
+        case(
+            "geometry",
+            Bytes,
+            &["ST_GeomFromText('LINESTRING(0 0, 1 1, 2 5)', 4326)", "ST_GeomFromText('POINT(1 2)')"],
+        ),
         in_set("char(5) character set latin1", "latin1", &["'é€'", "''"]),
         in_set("varchar(30) character set latin1", "latin1", &["'café €'", "CONVERT(X'818D8F909D' USING latin1)"]),
         in_set("varchar(30) character set latin2", "latin2", &["'žluťoučký'"]),
@@ -147,35 +180,68 @@ pub fn cases(engine: Engine) -> Vec<Case> {
     let mut latin_labels = labelled("enum('é','ß') character set latin1", &["'é'", "'ß'"], &["é", "ß"]);
     latin_labels.hint.charset = Charset::named("latin1");
     cases.push(latin_labels);
-    for (definition, digits) in [
-        ("time", 0), ("time(1)", 1), ("time(2)", 2), ("time(3)", 3), ("time(4)", 4), ("time(5)", 5), ("time(6)", 6),
-    ] {
-        let mut case = case(definition, Text, &[
-            "'-838:59:59'", "'838:59:59'", "'00:00:00'", "'-00:00:01'", "'-00:00:00.9'", "'-100:00:00.123456'",
-            "'23:59:59.999999'", "'99:00:00.5'",
-        ]);
+    for (definition, digits) in
+        [("time", 0), ("time(1)", 1), ("time(2)", 2), ("time(3)", 3), ("time(4)", 4), ("time(5)", 5), ("time(6)", 6)]
+    {
+        let mut case = case(
+            definition,
+            Text,
+            &[
+                "'-838:59:59'",
+                "'838:59:59'",
+                "'00:00:00'",
+                "'-00:00:01'",
+                "'-00:00:00.9'",
+                "'-100:00:00.123456'",
+                "'23:59:59.999999'",
+                "'99:00:00.5'",
+            ],
+        );
         case.hint.fsp = Some(digits);
         cases.push(case);
     }
     for (definition, digits) in [
-        ("datetime", 0), ("datetime(1)", 1), ("datetime(2)", 2), ("datetime(3)", 3), ("datetime(4)", 4),
-        ("datetime(5)", 5), ("datetime(6)", 6),
+        ("datetime", 0),
+        ("datetime(1)", 1),
+        ("datetime(2)", 2),
+        ("datetime(3)", 3),
+        ("datetime(4)", 4),
+        ("datetime(5)", 5),
+        ("datetime(6)", 6),
     ] {
-        let mut case = case(definition, Text, &[
-            "'1000-01-01 00:00:00'", "'9999-12-31 23:59:59'", "'0000-00-00 00:00:00'", "'2024-02-00 10:11:12'",
-            "'2024-02-29 10:11:12.000001'", "'2024-02-29 10:11:12.987654'",
-        ]);
+        let mut case = case(
+            definition,
+            Text,
+            &[
+                "'1000-01-01 00:00:00'",
+                "'9999-12-31 23:59:59'",
+                "'0000-00-00 00:00:00'",
+                "'2024-02-00 10:11:12'",
+                "'2024-02-29 10:11:12.000001'",
+                "'2024-02-29 10:11:12.987654'",
+            ],
+        );
         case.hint.fsp = Some(digits);
         cases.push(case);
     }
     for (definition, digits) in [
-        ("timestamp null", 0), ("timestamp(1) null", 1), ("timestamp(3) null", 3), ("timestamp(4) null", 4),
+        ("timestamp null", 0),
+        ("timestamp(1) null", 1),
+        ("timestamp(3) null", 3),
+        ("timestamp(4) null", 4),
         ("timestamp(6) null", 6),
     ] {
-        let mut case = case(definition, Text, &[
-            "'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'", "'0000-00-00 00:00:00'", "'2024-02-29 10:11:12.5'",
-            "'2024-02-29 10:11:12.000001'",
-        ]);
+        let mut case = case(
+            definition,
+            Text,
+            &[
+                "'1970-01-01 00:00:01'",
+                "'2038-01-19 03:14:07'",
+                "'0000-00-00 00:00:00'",
+                "'2024-02-29 10:11:12.5'",
+                "'2024-02-29 10:11:12.000001'",
+            ],
+        );
         case.hint.fsp = Some(digits);
         cases.push(case);
     }
@@ -199,15 +265,35 @@ pub fn cases(engine: Engine) -> Vec<Case> {
             cases.push(case("json", Text, &["'{\"b\": 1, \"a\":  [1.0, null]}'", "'[]'"]));
             for (definition, kind, values) in [
                 ("inet4", Fixed::Inet4, &["'0.0.0.0'", "'255.255.255.255'", "'192.168.0.0'", "'10.0.32.32'"][..]),
-                ("inet6", Fixed::Inet6, &[
-                    "'::'", "'::1'", "'2001:db8::ff00:42:8329'", "'::ffff:192.0.2.1'", "'::192.0.2.1'", "'fe80::'",
-                    "'1:0:0:2:0:0:0:3'", "'1:2:3:4:5:6:7:8'", "'1:0:2:3:4:5:6:7'", "'::1:0:0'", "'0:0:1:0:0:1:0:0'", "'::ffff'",
-                ]),
-                ("uuid", Fixed::Uuid, &[
-                    "'00000000-0000-0000-0000-000000000000'", "'123e4567-e89b-12d3-a456-426655440000'",
-                    "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'01890a5d-ac96-774b-bcce-b302099a8057'",
-                    "'6ccd780c-baba-1026-9564-5b8c65602000'",
-                ]),
+                (
+                    "inet6",
+                    Fixed::Inet6,
+                    &[
+                        "'::'",
+                        "'::1'",
+                        "'2001:db8::ff00:42:8329'",
+                        "'::ffff:192.0.2.1'",
+                        "'::192.0.2.1'",
+                        "'fe80::'",
+                        "'1:0:0:2:0:0:0:3'",
+                        "'1:2:3:4:5:6:7:8'",
+                        "'1:0:2:3:4:5:6:7'",
+                        "'::1:0:0'",
+                        "'0:0:1:0:0:1:0:0'",
+                        "'::ffff'",
+                    ],
+                ),
+                (
+                    "uuid",
+                    Fixed::Uuid,
+                    &[
+                        "'00000000-0000-0000-0000-000000000000'",
+                        "'123e4567-e89b-12d3-a456-426655440000'",
+                        "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+                        "'01890a5d-ac96-774b-bcce-b302099a8057'",
+                        "'6ccd780c-baba-1026-9564-5b8c65602000'",
+                    ],
+                ),
             ] {
                 let mut case = case(definition, Text, values);
                 case.hint.fixed = Some(kind);

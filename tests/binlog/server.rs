@@ -43,7 +43,9 @@ impl Server {
             Engine::MySql => match mysqld() {
                 Some(program) => program,
                 None => {
-                    eprintln!("NOT RUN: no MySQL server on this machine (scripts/fetch-mysql.sh, or CUTWATER_TEST_MYSQL)");
+                    eprintln!(
+                        "NOT RUN: no MySQL server on this machine (scripts/fetch-mysql.sh, or CUTWATER_TEST_MYSQL)"
+                    );
                     return None;
                 }
             },
@@ -56,7 +58,9 @@ impl Server {
             common.push(format!("--character-sets-dir={}", share.join("charsets").display()));
         }
         let made = match engine {
-            Engine::MySql => Command::new(&program).arg("--no-defaults").args(&common).arg("--initialize-insecure").output(),
+            Engine::MySql => {
+                Command::new(&program).arg("--no-defaults").args(&common).arg("--initialize-insecure").output()
+            }
             Engine::MariaDb => Command::new("mariadb-install-db")
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                 .args(&common)
@@ -118,7 +122,8 @@ impl Server {
 
     /// Runs statements in one session and gives back what they print, a line each.
     pub fn sql(&self, sql: &str) -> Vec<String> {
-        let out = self.run(sql).unwrap_or_else(|error| panic!("{error}\n{}", sql.chars().take(2000).collect::<String>()));
+        let out =
+            self.run(sql).unwrap_or_else(|error| panic!("{error}\n{}", sql.chars().take(2000).collect::<String>()));
         out.lines().map(str::to_owned).collect()
     }
 

@@ -56,7 +56,9 @@ fn read_exactly(from: impl Read, length: u64, out: &mut Vec<u8>) -> Result<()> {
     if length > LONGEST {
         return Err(malformed(format!("compressed data claims to be {length} bytes long")));
     }
-    from.take(length + 1).read_to_end(out).map_err(|error| malformed(format!("compressed data is damaged: {error}")))?;
+    from.take(length + 1)
+        .read_to_end(out)
+        .map_err(|error| malformed(format!("compressed data is damaged: {error}")))?;
     if out.len() as u64 == length {
         Ok(())
     } else {

@@ -153,8 +153,11 @@ pub(super) fn incident(body: &[u8]) -> Error {
     let text = cursor.u8().and_then(|length| cursor.take(length.into())).unwrap_or_default();
     let text = String::from_utf8_lossy(text);
     let what = if number == 1 { "lost events".to_owned() } else { format!("incident {number}") };
-    Error::new(Kind::SlotLost, format!("the source notes an incident in its binlog ({what}: {text}); changes are missing there"))
-        .fix("begin the migration anew: the binlog does not hold everything that happened on the source")
+    Error::new(
+        Kind::SlotLost,
+        format!("the source notes an incident in its binlog ({what}: {text}); changes are missing there"),
+    )
+    .fix("begin the migration anew: the binlog does not hold everything that happened on the source")
 }
 
 #[cfg(test)]

@@ -109,21 +109,26 @@ impl Event {
                 if header.is_ignorable() || header.is_artificial() {
                     return Ok(Event::Ignored);
                 }
-                return Err(Error::new(Kind::Protocol, "the binlog file is encrypted, and what follows cannot be read from it")
-                    .fix("read it through the server, which decrypts it"));
+                return Err(Error::new(
+                    Kind::Protocol,
+                    "the binlog file is encrypted, and what follows cannot be read from it",
+                )
+                .fix("read it through the server, which decrypts it"));
             }
             kind::IGNORABLE | kind::TRANSACTION_CONTEXT | kind::VIEW_CHANGE | kind::SLAVE => Event::Ignored,
-            other => match Statement::of(other) {
-                Some(statement) => Event::Statement(statement),
-                None if header.is_ignorable() => Event::Ignored,
-                None => {
-                    return Err(Error::new(
+            other => {
+                match Statement::of(other) {
+                    Some(statement) => Event::Statement(statement),
+                    None if header.is_ignorable() => Event::Ignored,
+                    None => {
+                        return Err(Error::new(
                         Kind::Protocol,
                         format!("the binlog has an event of type {other} ({}), which is not known", kind_name(other)),
                     )
                     .fix("a later version of Cutwater may know it; the server's version is in the first line of its log"));
+                    }
                 }
-            },
+            }
         })
     }
 }

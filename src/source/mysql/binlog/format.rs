@@ -58,7 +58,10 @@ impl FormatDescription {
 
     /// Bytes of the fixed part of events of type `kind`; `usual` where the description says nothing of the type.
     pub(super) fn post_header_length(&self, kind: u8, usual: usize) -> usize {
-        usize::from(kind).checked_sub(1).and_then(|at| self.post_header.get(at)).map_or(usual, |length| (*length).into())
+        usize::from(kind)
+            .checked_sub(1)
+            .and_then(|at| self.post_header.get(at))
+            .map_or(usual, |length| (*length).into())
     }
 
     /// Bytes of the checksum's room at the end of a whole format description event (0 before MySQL 5.6.1).
@@ -105,7 +108,9 @@ impl FormatDescription {
             checksum = match algorithm {
                 0 | 255 => Checksum::None,
                 1 => Checksum::Crc32,
-                other => return Err(malformed(format!("the binlog uses checksum algorithm {other}, which is not known"))),
+                other => {
+                    return Err(malformed(format!("the binlog uses checksum algorithm {other}, which is not known")));
+                }
             };
         }
         Ok(FormatDescription { mariadb, version, server_version, checksum, post_header: post_header.to_vec() })

@@ -44,33 +44,75 @@ pub struct ColumnLayout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
     Null,
-    Integer { bytes: u8, unsigned: bool },
+    Integer {
+        bytes: u8,
+        unsigned: bool,
+    },
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Year,
-    Bit { bytes: u8 },
+    Bit {
+        bytes: u8,
+    },
     Date,
     TimeOld,
     DateTimeOld,
     TimestampOld,
-    TimeHires { fsp: u8 },
-    DateTimeHires { fsp: u8 },
-    TimestampHires { fsp: u8 },
-    Time2 { fsp: u8 },
-    DateTime2 { fsp: u8 },
-    Timestamp2 { fsp: u8 },
+    TimeHires {
+        fsp: u8,
+    },
+    DateTimeHires {
+        fsp: u8,
+    },
+    TimestampHires {
+        fsp: u8,
+    },
+    Time2 {
+        fsp: u8,
+    },
+    DateTime2 {
+        fsp: u8,
+    },
+    Timestamp2 {
+        fsp: u8,
+    },
     /// Text or bytes with their length before them.
-    Text { prefix: u8, charset: Charset },
-    Bytes { prefix: u8 },
+    Text {
+        prefix: u8,
+        charset: Charset,
+    },
+    Bytes {
+        prefix: u8,
+    },
     /// BINARY, whose zeros at the end are not in the log.
-    Padded { prefix: u8, length: u16 },
-    Fixed { prefix: u8, kind: Fixed },
+    Padded {
+        prefix: u8,
+        length: u16,
+    },
+    Fixed {
+        prefix: u8,
+        kind: Fixed,
+    },
     /// MariaDB's compressed columns; `Binary` for the blobs.
-    Compressed { prefix: u8, charset: Charset },
-    Enum { bytes: u8, labels: Labels },
-    Set { bytes: u8, labels: Labels },
-    Json { prefix: u8 },
+    Compressed {
+        prefix: u8,
+        charset: Charset,
+    },
+    Enum {
+        bytes: u8,
+        labels: Labels,
+    },
+    Set {
+        bytes: u8,
+        labels: Labels,
+    },
+    Json {
+        prefix: u8,
+    },
 }
 
 impl ColumnLayout {
@@ -103,11 +145,7 @@ impl TableMap {
     }
 
     fn whose(&self) -> String {
-        format!(
-            "reading changes of {}.{}",
-            String::from_utf8_lossy(&self.schema),
-            String::from_utf8_lossy(&self.table)
-        )
+        format!("reading changes of {}.{}", String::from_utf8_lossy(&self.schema), String::from_utf8_lossy(&self.table))
     }
 
     /// The column's name if the log tells it, its number otherwise.
@@ -161,8 +199,11 @@ impl TableMap {
             t::ENUM => Form::Enum { bytes: label_bytes(low, &[1, 2])?, labels: self.labels(at, hint)? },
             t::SET => Form::Set { bytes: label_bytes(low, &[1, 2, 3, 4, 8])?, labels: self.labels(at, hint)? },
             other => {
-                return Err(Error::new(Kind::Schema, format!("{} has type {other}, which is not known", self.column_name(at)))
-                    .fix("leave the table out, or change the column's type on the source"));
+                return Err(Error::new(
+                    Kind::Schema,
+                    format!("{} has type {other}, which is not known", self.column_name(at)),
+                )
+                .fix("leave the table out, or change the column's type on the source"));
             }
         })
     }
@@ -191,8 +232,11 @@ impl TableMap {
 
     fn known_collation(&self, at: usize, collation: u32) -> Result<Charset> {
         Charset::of_collation(collation).ok_or_else(|| {
-            Error::new(Kind::Schema, format!("{} has collation number {collation}, which is not known", self.column_name(at)))
-                .fix("convert the column to utf8mb4 on the source, or leave the table out")
+            Error::new(
+                Kind::Schema,
+                format!("{} has collation number {collation}, which is not known", self.column_name(at)),
+            )
+            .fix("convert the column to utf8mb4 on the source, or leave the table out")
         })
     }
 
@@ -209,7 +253,10 @@ impl TableMap {
                 .map(|label| {
                     let mut text = bytes::BytesMut::new();
                     charset.decode(label, &mut text).map_err(|_| {
-                        Error::new(Kind::Schema, format!("a label of {} is no {} text", self.column_name(at), charset.name()))
+                        Error::new(
+                            Kind::Schema,
+                            format!("a label of {} is no {} text", self.column_name(at), charset.name()),
+                        )
                     })?;
                     Ok(Box::from(&text[..]))
                 })
@@ -221,8 +268,11 @@ impl TableMap {
 
     #[cold]
     fn not_told(&self, at: usize, what: &str) -> Error {
-        Error::new(Kind::Schema, format!("neither the binlog nor the catalogue says whether {} {what}", self.column_name(at)))
-            .fix("SET GLOBAL binlog_row_metadata = FULL;  on the source")
+        Error::new(
+            Kind::Schema,
+            format!("neither the binlog nor the catalogue says whether {} {what}", self.column_name(at)),
+        )
+        .fix("SET GLOBAL binlog_row_metadata = FULL;  on the source")
     }
 }
 

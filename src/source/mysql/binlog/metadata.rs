@@ -38,10 +38,7 @@ pub struct TableMetadata {
 pub type Labels = Arc<[Box<[u8]>]>;
 
 fn is_number(column: &MappedColumn) -> bool {
-    matches!(
-        column.kind,
-        t::TINY | t::SHORT | t::INT24 | t::LONG | t::LONGLONG | t::NEWDECIMAL | t::FLOAT | t::DOUBLE
-    )
+    matches!(column.kind, t::TINY | t::SHORT | t::INT24 | t::LONG | t::LONGLONG | t::NEWDECIMAL | t::FLOAT | t::DOUBLE)
 }
 
 fn is_text(column: &MappedColumn) -> bool {

@@ -6,7 +6,8 @@ use crate::error::Result;
 /// Where values are written: the row's own buffer, or a scratch one.
 pub(super) type Out = bytes::BytesMut;
 
-const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+const PAIRS: &[u8; 200] =
+    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
 5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 
 /// A number without sign.
@@ -108,8 +109,7 @@ const DIGIT_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 /// JSON document up to the 81 that the server computes with (`DECIMAL_BUFF_LENGTH`).
 pub(super) fn decimal_size(precision: u8, scale: u8) -> Option<usize> {
     let (whole, scale) = (usize::from(precision.checked_sub(scale)?), usize::from(scale));
-    (precision <= 81)
-        .then(|| whole / 9 * 4 + DIGIT_BYTES[whole % 9] + scale / 9 * 4 + DIGIT_BYTES[scale % 9])
+    (precision <= 81).then(|| whole / 9 * 4 + DIGIT_BYTES[whole % 9] + scale / 9 * 4 + DIGIT_BYTES[scale % 9])
 }
 
 /// A DECIMAL (`bin2decimal` in `strings/decimal.cc`): groups of nine digits in four bytes, big-endian, an incomplete group

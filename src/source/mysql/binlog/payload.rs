@@ -114,9 +114,9 @@ impl PayloadEvents {
         }
         let size = EventHeader::parse(&event)?.size;
         let rest = usize::try_from(size).ok().and_then(|size| size.checked_sub(HEADER_LENGTH));
-        let rest = rest.filter(|_| size <= LONGEST_EVENT).ok_or_else(|| {
-            malformed(format!("an event in a compressed transaction claims to be {size} bytes long"))
-        })?;
+        let rest = rest
+            .filter(|_| size <= LONGEST_EVENT)
+            .ok_or_else(|| malformed(format!("an event in a compressed transaction claims to be {size} bytes long")))?;
         if self.read(rest, &mut event)? != rest {
             return Err(malformed("a compressed transaction is cut short"));
         }

@@ -317,12 +317,7 @@ mod tests {
     #[test]
     fn every_form_of_value_cut_short_is_an_error_and_never_more_memory_than_its_bytes() {
         let labels = Some([Box::from(&b"a"[..])].into());
-        let hint = ColumnHint {
-            unsigned: Some(true),
-            charset: Some(Charset::Binary),
-            labels,
-            ..ColumnHint::default()
-        };
+        let hint = ColumnHint { unsigned: Some(true), charset: Some(Charset::Binary), labels, ..ColumnHint::default() };
         let columns: &[(u8, &[u8])] = &[
             (t::TINY, &[]),
             (t::SHORT, &[]),

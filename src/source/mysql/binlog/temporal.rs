@@ -46,7 +46,11 @@ pub(super) fn write_time(negative: bool, parts: &Parts, fsp: u8, out: &mut Out) 
     if negative {
         out.extend_from_slice(b"-");
     }
-    if parts.hour < 100 { write_padded(parts.hour, 2, out) } else { write_u64(parts.hour, out) }
+    if parts.hour < 100 {
+        write_padded(parts.hour, 2, out)
+    } else {
+        write_u64(parts.hour, out)
+    }
     minutes_and_on(parts, fsp, out);
 }
 

@@ -10,8 +10,9 @@ pub(super) struct Single(u8);
 
 /// In the order of `single_byte.txt`; `swe7` has no table, it is ASCII with other letters in the place of brackets.
 const NAMES: [&str; 24] = [
-    "armscii8", "cp1250", "cp1251", "cp1256", "cp1257", "cp850", "cp852", "cp866", "dec8", "geostd8", "greek", "hebrew",
-    "hp8", "keybcs2", "koi8r", "koi8u", "latin1", "latin2", "latin5", "latin7", "macce", "macroman", "tis620", "swe7",
+    "armscii8", "cp1250", "cp1251", "cp1256", "cp1257", "cp850", "cp852", "cp866", "dec8", "geostd8", "greek",
+    "hebrew", "hp8", "keybcs2", "koi8r", "koi8u", "latin1", "latin2", "latin5", "latin7", "macce", "macroman",
+    "tis620", "swe7",
 ];
 const SWE7: Single = Single(23);
 

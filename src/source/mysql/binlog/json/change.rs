@@ -21,7 +21,11 @@ pub(in super::super) fn write_changed(before: &[u8], differences: &[u8], out: &m
         match operation {
             0 | 1 => {
                 let value = Node::parse(cursor.lenenc_bytes()?)?;
-                if operation == 0 { replace(&mut document, &path, value)? } else { insert(&mut document, &path, value)? }
+                if operation == 0 {
+                    replace(&mut document, &path, value)?
+                } else {
+                    insert(&mut document, &path, value)?
+                }
             }
             2 => remove(&mut document, &path)?,
             other => return Err(malformed(format!("a JSON difference has operation {other}"))),

@@ -48,9 +48,7 @@ impl<'a> Node<'a> {
 
     pub(super) fn write(&self, out: &mut Out) -> Result<()> {
         match self {
-            Node::Scalar(tag, bytes) => {
-                write_scalar(Value { tag: *tag, bytes }, &mut Budget(bytes.len() + 1), out)
-            }
+            Node::Scalar(tag, bytes) => write_scalar(Value { tag: *tag, bytes }, &mut Budget(bytes.len() + 1), out),
             Node::Object(members) => {
                 out.extend_from_slice(b"{");
                 for (at, (key, value)) in members.iter().enumerate() {

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn what_json_does_not_know_is_printed_as_text() {
         assert_eq!(text(t::NEWDECIMAL, &[4, 2, 0x80 + 12, 34]), "12.34");
-        let packed = |ym: i64, day: i64, hms: i64, micros: i64| (((ym << 5 | day) << 17 | hms) << 24 | micros).to_le_bytes();
+        let packed =
+            |ym: i64, day: i64, hms: i64, micros: i64| (((ym << 5 | day) << 17 | hms) << 24 | micros).to_le_bytes();
         let moment = packed(2015 * 13 + 1, 15, 23 << 12 | 24 << 6 | 25, 12);
         assert_eq!(text(t::DATETIME, &moment), "\"2015-01-15 23:24:25.000012\"");
         assert_eq!(text(t::DATE, &packed(2015 * 13 + 1, 15, 0, 0)), "\"2015-01-15\"");
