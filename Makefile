@@ -5,7 +5,7 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos deps
+.PHONY: help demo test lint bench chaos deps test-deps
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-7s %s\n' "$$t" "$$d"; done
@@ -14,7 +14,7 @@ demo: deps ## builds Cutwater and watches it move a live database between two th
 	$(CARGO) build --release --locked
 	./target/release/cutwater demo $(DEMO_ARGS)
 
-test: deps ## all tests, against real servers that are started and ended by them
+test: test-deps ## all tests, against real servers that are started and ended by them
 	$(CARGO) test --locked -- --test-threads=$(TEST_THREADS)
 
 lint: deps ## formatting and clippy, as CI asks for them
@@ -24,9 +24,12 @@ lint: deps ## formatting and clippy, as CI asks for them
 bench: deps ## Cutwater against a native subscription, in the same run ([profile.bench]: release without LTO)
 	$(CARGO) bench --locked --bench native
 
-chaos: deps ## the full figures of what kills, crashes, cuts and freezes; CUTWATER_TEST_SEED repeats a run
+chaos: test-deps ## the full figures of what kills, crashes, cuts and freezes; CUTWATER_TEST_SEED repeats a run
 	CUTWATER_CHAOS=1 $(CARGO) test --locked --test laws --test chaos --test property -- --test-threads=1 --nocapture
 	CUTWATER_CHAOS=1 $(CARGO) test --locked --test cases -- --include-ignored --test-threads=1 --nocapture huge_value cannot_send
 
 deps:
 	@scripts/install-deps.sh
+
+test-deps:
+	@scripts/install-deps.sh tests

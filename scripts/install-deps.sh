@@ -3,6 +3,8 @@
 #   - a C compiler and linker (the TLS library has a few files of C and assembler)
 #   - a Postgres server with its client programs (postgres, initdb, pg_dump, pg_restore, psql), without starting one:
 #     no cluster is created, nothing listens, nothing runs at boot because of this script
+#   - with the argument "tests": a MariaDB server without the service that would run it (MySQL, which few systems package,
+#     is fetched into target/servers/ by the tests that want it: fetch-mysql.sh)
 # Says what it does. Uses sudo when it is not run as root. Does nothing when everything is there.
 set -eu
 
@@ -17,6 +19,14 @@ have_postgres() {
     return 1
 }
 
+have_mariadb() {
+    local folder
+    for folder in ${CUTWATER_TEST_MARIADB:-} /usr/sbin $(echo "$PATH" | tr ':' ' '); do
+        [ -x "$folder/mariadbd" ] && have my_print_defaults && return 0
+    done
+    return 1
+}
+
 if ! have cargo && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
     say "Rust is missing; install it first: https://rustup.rs" >&2
     exit 1
@@ -25,6 +35,8 @@ fi
 packages=()
 have cc || packages+=(build-essential)
 have_postgres || packages+=(postgresql postgresql-client)
+# The client package has a program that makes a data directory needs.
+[ "${1:-}" != tests ] || have_mariadb || packages+=(mariadb-server-core mariadb-client-core)
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0
 fi

@@ -1,6 +1,9 @@
-//! Every way to connect that libpq has, for ordinary sessions and for the replication connection alike.
+//! Every way to connect that libpq has, for ordinary sessions and for the replication connection alike; and those that
+//! MySQL's clients have (`connect/mysql.rs`).
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "connect/mysql.rs"]
+mod mysql;
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,8 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Proxy, ServerOptions, StopMode, wait_for};
+use cutwater::mysql::Flavour;
+use support::{MyOptions, Proxy, ServerOptions, StopMode, my_server, mysql, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -82,6 +83,77 @@ async fn a_server_ends_with_a_parent_that_is_killed_with_9() {
             || !std::path::Path::new(&format!("/proc/{postmaster}")).exists()
     })
     .await;
+}
+
+/// As for Postgres: the parent is this binary, run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mariadb_server_ends_with_a_parent_that_is_killed_with_9() {
+    const NAME: &str = "a_mariadb_server_ends_with_a_parent_that_is_killed_with_9";
+    const VARIABLE: &str = "CUTWATER_TEST_PARENT_OF_A_MARIADB_SERVER";
+    let start = || my_server(Flavour::MariaDb, MyOptions::new(), NAME);
+    if let Ok(note) = std::env::var(VARIABLE) {
+        let server = start().await.unwrap();
+        std::fs::write(note, server.data_directory().to_str().unwrap()).unwrap();
+        std::future::pending::<()>().await;
+    }
+    if support::my_programs(Flavour::MariaDb).is_err() {
+        assert!(start().await.is_none());
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let note = place.path().join("note");
+    let mut parent = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME])
+        .env(VARIABLE, &note)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&note).unwrap_or_default();
+    wait_for("the server", Duration::from_secs(120), async || !read().is_empty()).await;
+    let data = std::path::PathBuf::from(read());
+    let server = std::fs::read_to_string(data.parent().unwrap().join("pid")).unwrap().trim().to_owned();
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    wait_for("the folder to go", Duration::from_secs(60), async || !data.parent().unwrap().exists()).await;
+    let gone = async || std::fs::read(format!("/proc/{server}/cmdline")).map_or(true, |line| line.is_empty());
+    wait_for("the server to end", SOON, gone).await;
+}
+
+async fn a_server_survives_kill_9_and_goes_back_to_a_copy(flavour: Flavour) {
+    let Some(mut server) = my_server(flavour, MyOptions::new(), "a_server_survives_kill_9_and_goes_back").await else {
+        return;
+    };
+    let (port, folder) = (server.port(), server.data_directory());
+    server.execute(mysql::DATABASE, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    server.crash();
+    server.start_again();
+    assert_eq!(server.port(), port);
+    server.stop();
+    let copy = server.keep_a_copy();
+    server.start_again();
+    server.execute(mysql::DATABASE, "INSERT INTO t VALUES (2)").await;
+    let ids = async |server: &support::LocalMySql| {
+        server.connect(mysql::DATABASE).await.value("SELECT GROUP_CONCAT(id ORDER BY id) FROM t").await.unwrap()
+    };
+    assert_eq!(ids(&server).await.as_deref(), Some("1,2"));
+    server.crash();
+    server.restore(&copy);
+    server.start_again();
+    assert_eq!(ids(&server).await.as_deref(), Some("1"));
+    drop(server);
+    assert!(!folder.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mysql_server_survives_kill_9_and_goes_back_to_a_copy() {
+    a_server_survives_kill_9_and_goes_back_to_a_copy(Flavour::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mariadb_server_survives_kill_9_and_goes_back_to_a_copy() {
+    a_server_survives_kill_9_and_goes_back_to_a_copy(Flavour::MariaDb).await;
 }
 
 #[tokio::test]

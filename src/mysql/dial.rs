@@ -11,6 +11,9 @@
 //!
 //! So a password never passes a network in the clear. Without TLS an attacker in between could show an RSA key of his
 //! own; other machines are therefore reached without TLS only where the URL says so.
+//!
+//! The application's name travels as the connection attribute `program_name`. MySQL reads attributes only where the first
+//! packet announces them, which the driver's first packet does not over TLS; MariaDB shows them in both cases.
 
 use std::net::IpAddr;
 

@@ -69,13 +69,18 @@ pub async fn postgres_of(version: u32, options: ServerOptions, test: &str) -> Op
     match programs {
         Ok(programs) => Some(super::postgres_with(options.programs(programs)).await),
         Err(why) => {
-            // Not eprintln!, which the harness keeps to itself when the test passes.
-            let _ = writeln!(std::io::stderr(), "\nNOT RUN: {test} on Postgres {version}: {why}\n");
-            let required = std::env::var_os("CUTWATER_TEST_REQUIRE_VERSIONS").is_some();
-            assert!(!required, "Postgres {version} is required (CUTWATER_TEST_REQUIRE_VERSIONS) and {why}");
+            not_run(&format!("{test} on Postgres {version}: {why}"));
             None
         }
     }
+}
+
+/// Says what does not run and why; a failure where it must run.
+pub fn not_run(what: &str) {
+    // Not eprintln!, which the harness keeps to itself when the test passes.
+    let _ = writeln!(std::io::stderr(), "\nNOT RUN: {what}\n");
+    let required = std::env::var_os("CUTWATER_TEST_REQUIRE_VERSIONS").is_some();
+    assert!(!required, "must run (CUTWATER_TEST_REQUIRE_VERSIONS): {what}");
 }
 
 /// The folder with `initdb` and `postgres` of this version, or why there is none.

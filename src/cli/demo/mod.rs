@@ -11,6 +11,7 @@ mod lag;
 mod outcome;
 mod screen;
 pub mod server;
+pub mod throwaway;
 pub mod workload;
 
 use std::path::PathBuf;

@@ -1,28 +1,26 @@
 //! Throw-away Postgres servers, for the demo and for the tests.
 //!
-//! In: settings. Out: a running server of one's own on 127.0.0.1, with everything it has in one temporary folder.
-//! It ends and its folder goes when the [`LocalPostgres`] is dropped, and also when this process is killed with -9:
-//! a watchdog (`watchdog.sh`) holds the other end of a pipe. What can go wrong: no server is installed, or it does not
-//! start; the error then holds the end of the server's own log.
+//! In: settings. Out: a running server of one's own on 127.0.0.1, with everything it has in one temporary folder
+//! ([`Throwaway`]), which goes when the [`LocalPostgres`] is dropped. What can go wrong: no server is installed, or it
+//! does not start; the error then holds the end of the server's own log.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use super::throwaway::Throwaway;
 use crate::error::{Context, Error, Kind, Result};
 
 /// The superuser that `initdb` makes.
 pub const SUPERUSER: &str = "postgres";
 
-/// A path longer than this leaves no room for a socket's name (`sun_path` is 108 bytes).
-const LONGEST_SOCKET_FOLDER: usize = 80;
+/// Who may run the server when we are root.
+const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]
@@ -81,24 +79,7 @@ pub enum StopMode {
 /// A server of one's own.
 pub struct LocalPostgres {
     programs: PathBuf,
-    owner: Option<Owner>,
-    port: u16,
-    postmaster: Option<Child>,
-    watchdog: Watchdog,
-    // Declared last: dropped after the postmaster has ended.
-    folder: tempfile::TempDir,
-}
-
-/// Who the server runs as, when we are root: Postgres refuses to be it.
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
-
-struct Watchdog {
-    process: Child,
-    pipe: Option<ChildStdin>,
+    server: Throwaway,
 }
 
 impl LocalPostgres {
@@ -112,51 +93,46 @@ impl LocalPostgres {
 
     fn start_blocking(options: &ServerOptions) -> Result<LocalPostgres> {
         let programs = options.programs.clone().map_or_else(find_programs, Ok)?;
-        let owner = Owner::unprivileged()?;
-        let folder = new_folder()?;
-        if let Some(owner) = owner {
-            std::os::unix::fs::chown(folder.path(), Some(owner.uid), Some(owner.gid))?;
-        }
-        let watchdog = Watchdog::start(folder.path())?;
-        let mut server = LocalPostgres { programs, owner, port: 0, postmaster: None, watchdog, folder };
+        let mut server = LocalPostgres { programs, server: Throwaway::new("cutwater-pg-", &ACCOUNTS, Signal::QUIT)? };
         server.make_cluster(options)?;
-        server.launch_on_a_free_port()?;
+        let LocalPostgres { programs, server: process } = &mut server;
+        process.launch_on_a_free_port(|process| launch(programs, process))?;
         Ok(server)
     }
 
     /// `postgres://user@127.0.0.1:port/database`.
     pub fn url(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.server.port())
     }
 
     /// As [`LocalPostgres::url`], with a password.
     pub fn url_with_password(&self, user: &str, password: &str, database: &str) -> String {
         let password = percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
-        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.server.port())
     }
 
     /// A URL that goes through the Unix socket.
     pub fn socket_url(&self, user: &str, database: &str) -> String {
         let host = percent_encoding::utf8_percent_encode(
-            self.folder.path().to_str().expect("new_folder made a UTF-8 path"),
+            self.folder().to_str().expect("new_folder made a UTF-8 path"),
             percent_encoding::NON_ALPHANUMERIC,
         );
-        format!("postgres://{user}@{host}:{}/{database}", self.port)
+        format!("postgres://{user}@{host}:{}/{database}", self.server.port())
     }
 
     /// `postgres 127.0.0.1:40113`, for people.
     pub fn label(&self) -> String {
-        format!("postgres 127.0.0.1:{}", self.port)
+        format!("postgres 127.0.0.1:{}", self.server.port())
     }
 
     /// The port on 127.0.0.1; it stays the same over restarts.
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     /// The folder that holds everything the server has; also the folder of its socket.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.server.folder()
     }
 
     /// Where the server's programs are (`postgres`, `initdb`; perhaps `pg_dump`, `psql`).
@@ -166,18 +142,23 @@ impl LocalPostgres {
 
     /// The data directory.
     pub fn data_directory(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.server.data_directory()
     }
 
     /// Everything the server has logged so far.
     pub fn log(&self) -> String {
-        fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        self.server.log()
+    }
+
+    /// What is not Postgres about it.
+    pub fn process(&self) -> &Throwaway {
+        &self.server
     }
 
     /// A session as superuser, through the socket.
     pub async fn connect(&self, database: &str) -> Result<tokio_postgres::Client> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.folder.path()).port(self.port).user(SUPERUSER).dbname(database);
+        config.host_path(self.folder()).port(self.port()).user(SUPERUSER).dbname(database);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(async move {
             // The client sees the same error on its next statement.
@@ -194,7 +175,7 @@ impl LocalPostgres {
 
     /// Whether the server's process is there.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.postmaster.as_mut().map(Child::try_wait), Some(Ok(None)))
+        self.server.is_running()
     }
 
     /// Stops the server and waits for its end.
@@ -203,12 +184,12 @@ impl LocalPostgres {
             StopMode::Fast => Signal::INT,
             StopMode::Immediate => Signal::QUIT,
         };
-        self.end_postmaster(signal, Duration::from_secs(60))
+        self.server.end(signal, Duration::from_secs(60))
     }
 
     /// Ends the server as the kernel's out-of-memory killer would.
     pub fn kill9(&mut self) -> Result<()> {
-        self.end_postmaster(Signal::KILL, Duration::from_secs(10))
+        self.server.end(Signal::KILL, Duration::from_secs(10))
     }
 
     /// Starts the server again, on its old port and data, and waits until it takes connections.
@@ -217,7 +198,7 @@ impl LocalPostgres {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let log_start = self.log().len();
-            match self.launch() {
+            match launch(&self.programs, &mut self.server) {
                 Err(_) if Instant::now() < deadline && self.log()[log_start..].contains("shared memory block") => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
@@ -230,10 +211,6 @@ impl LocalPostgres {
     pub fn restart(&mut self, mode: StopMode) -> Result<()> {
         self.stop(mode)?;
         self.start_again()
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("server.log")
     }
 
     fn make_cluster(&self, options: &ServerOptions) -> Result<()> {
@@ -258,166 +235,28 @@ impl LocalPostgres {
 
         let mut conf = OpenOptions::new().append(true).open(self.data_directory().join("postgresql.conf"))?;
         conf.write_all(include_bytes!("server.conf"))?;
-        writeln!(conf, "unix_socket_directories = '{}'", self.folder.path().display())?;
+        writeln!(conf, "unix_socket_directories = '{}'", self.folder().display())?;
         for (name, value) in &options.settings {
             writeln!(conf, "{name} = '{}'", value.replace('\'', "''"))?;
         }
         Ok(())
     }
 
-    /// Another process may take the port between our look and the server's: then the next one.
-    fn launch_on_a_free_port(&mut self) -> Result<()> {
-        let mut tries = 0;
-        loop {
-            self.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-            tries += 1;
-            match self.launch() {
-                Err(_) if tries < 5 && self.log().contains("Address already in use") => {
-                    fs::write(self.log_path(), "")?;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let mut postgres = self.program("postgres");
-        postgres.arg("-D").arg(self.data_directory()).args(["-p", &self.port.to_string()]);
-        postgres.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.postmaster = Some(postgres.spawn().context("running postgres")?);
-        self.wait_until_ready(Duration::from_secs(60))
-    }
-
-    /// The postmaster writes its state into line 8 of `postmaster.pid` (src/include/utils/pidfile.h): no session, and so
-    /// no rule of `pg_hba.conf`, stands between us and the answer.
-    fn wait_until_ready(&mut self, within: Duration) -> Result<()> {
-        let deadline = Instant::now() + within;
-        let pid_file = self.data_directory().join("postmaster.pid");
-        let pid = self.postmaster.as_ref().map(|child| child.id().to_string());
-        loop {
-            let state = fs::read_to_string(&pid_file).unwrap_or_default();
-            let mut lines = state.lines().map(str::trim);
-            if lines.next() == pid.as_deref() && lines.nth(6) == Some("ready") {
-                return Ok(());
-            }
-            if !self.is_running() || Instant::now() > deadline {
-                let _ = self.end_postmaster(Signal::KILL, Duration::from_secs(5));
-                return Err(Error::new(
-                    Kind::Io,
-                    format!("the server did not start; its log ends with\n{}", self.tail()),
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn end_postmaster(&mut self, signal: Signal, within: Duration) -> Result<()> {
-        let Some(mut child) = self.postmaster.take() else { return Ok(()) };
-        // A failure means that it has already ended, which try_wait then says.
-        let _ = kill_process(Pid::from_child(&child), signal);
-        let deadline = Instant::now() + within;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.join(name));
-        // Its own process group: a Ctrl-C at the terminal is for us, and we stop the server when we are done with it.
-        command.process_group(0).current_dir(self.folder.path()).env("LC_ALL", "C").env("TZ", "UTC");
-        if let Some(owner) = self.owner {
-            command.uid(owner.uid).gid(owner.gid);
-        }
-        command
-    }
-
-    fn tail(&self) -> String {
-        const KEPT: u64 = 4_000;
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(self.log_path())?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(KEPT)))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+        self.server.program(&self.programs.join(name))
     }
 }
 
-impl Drop for LocalPostgres {
-    fn drop(&mut self) {
-        // Nothing to do about a failure here; the watchdog tries again.
-        let _ = self.end_postmaster(Signal::QUIT, Duration::from_secs(10));
-        self.watchdog.end();
-    }
-}
-
-impl Watchdog {
-    fn start(folder: &Path) -> Result<Watchdog> {
-        let mut process = Command::new("/bin/sh")
-            .args(["-c", include_str!("watchdog.sh"), "cutwater-watchdog"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            .process_group(0)
-            .spawn()
-            .context("running /bin/sh")?;
-        let mut pipe = process.stdin.take().expect("stdin was asked to be a pipe");
-        writeln!(pipe, "{}", folder.display())?;
-        Ok(Watchdog { process, pipe: Some(pipe) })
-    }
-
-    /// Closes the pipe and waits until the folder is gone.
-    fn end(&mut self) {
-        drop(self.pipe.take());
-        let _ = self.process.wait();
-    }
-}
-
-impl Owner {
-    /// `None` when we are not root and so run the server as ourselves.
-    fn unprivileged() -> Result<Option<Owner>> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(None);
-        }
-        let passwd = fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
-        let find = |wanted: &str| {
-            passwd.lines().find_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-                (name == wanted).then_some(Owner { uid, gid })
-            })
-        };
-        match find("postgres").or_else(|| find("nobody")) {
-            Some(owner) => Ok(Some(owner)),
-            None => {
-                Err(Error::new(Kind::Io, "Postgres refuses to run as root, and there is no user postgres or nobody")
-                    .fix("run as an ordinary user"))
-            }
-        }
-    }
-}
-
-/// A folder under the temporary directory, or under /tmp where that one's name is too long for a socket.
-fn new_folder() -> Result<tempfile::TempDir> {
-    let mut place = std::env::temp_dir();
-    if place.as_os_str().len() > LONGEST_SOCKET_FOLDER || place.to_str().is_none() {
-        place = PathBuf::from("/tmp");
-    }
-    tempfile::Builder::new()
-        .prefix("cutwater-pg-")
-        .tempdir_in(&place)
-        .with_context(|| format!("making a folder in {}", place.display()))
+/// The postmaster writes its state into line 8 of `postmaster.pid` (src/include/utils/pidfile.h): no session, and so no
+/// rule of `pg_hba.conf`, stands between us and the answer.
+fn launch(programs: &Path, server: &mut Throwaway) -> Result<()> {
+    let mut postgres = server.program(&programs.join("postgres"));
+    postgres.arg("-D").arg(server.data_directory()).args(["-p", &server.port().to_string()]);
+    server.launch(postgres, Duration::from_secs(60), |server, _| {
+        let state = fs::read_to_string(server.data_directory().join("postmaster.pid")).unwrap_or_default();
+        let mut lines = state.lines().map(str::trim);
+        lines.next() == server.pid().map(|pid| pid.to_string()).as_deref() && lines.nth(6) == Some("ready")
+    })
 }
 
 /// Where `initdb` and `postgres` are: `CUTWATER_PG_BIN`, the newest under /usr/lib/postgresql, `PATH`, and

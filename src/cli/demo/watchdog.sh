@@ -5,10 +5,12 @@ trap '' INT TERM HUP QUIT
 IFS= read -r dir || exit 0
 while read -r _; do :; done
 
-# initdb and the postmaster, by their "-D <dir>/data"; backends end with the postmaster. And commands of the demo, by their
-# "-c <dir>/cutwater.toml". The patterns come through a pipe as well: grep would find its own command line.
+# initdb and the postmaster, by their "-D <dir>/data"; backends end with the postmaster. MySQL and MariaDB, by their
+# "--datadir=<dir>/data". And commands of the demo, by their "-c <dir>/cutwater.toml". The patterns come through a pipe as
+# well: grep would find its own command line.
 ours() {
-    printf '%s\n' "$dir/data" "$dir/cutwater.toml" | grep -lxzFf - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3
+    printf '%s\n' "$dir/data" "--datadir=$dir/data" "$dir/cutwater.toml" |
+        grep -lxzFf - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3
 }
 for signal in QUIT QUIT QUIT KILL KILL; do
     pids=$(ours)

@@ -95,14 +95,11 @@ impl Engine for Postgres {
     }
 
     fn keep_a_copy(&self) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        copy(&self.0.data_directory(), &folder.path().join("data"));
-        folder
+        self.0.process().keep_a_copy().unwrap()
     }
 
     fn restore(&self, kept: tempfile::TempDir) {
-        std::fs::remove_dir_all(self.0.data_directory()).unwrap();
-        copy(&kept.path().join("data"), &self.0.data_directory());
+        self.0.process().restore(&kept).unwrap();
     }
 
     async fn create_database(&self, name: &str) -> String {
@@ -123,12 +120,6 @@ impl Engine for Postgres {
         let client = Self::connect(url).await.unwrap();
         client.query("SELECT pg_terminate_backend($1::bigint::int)", &[&id]).await.unwrap();
     }
-}
-
-/// With owners and permissions: the server minds both.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }
 
 impl Session for Client {

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# fetch-mysql.sh: a MySQL server for the tests, where this machine has none.
+#
+# Puts the server and the libraries it needs into target/servers/mysql and does nothing when they are there. They come as
+# packages of Debian unstable, the only suite that has MySQL, from the mirror that this machine's own apt is set to. apt
+# works in a folder of its own: nothing is installed, and neither the machine's package lists nor its packages change.
+# The programs are told to use the libraries beside them (patchelf), because unstable's are newer than this machine's.
+# Several may run at the same time. A failure is remembered for ten minutes, so that a machine without a network, or a
+# day on which unstable's packages do not fit together, costs one try.
+set -eu
+
+servers=$(cd "$(dirname "$0")/.." && pwd)/target/servers
+mkdir -p "$servers"
+tree=$servers/mysql
+exec 9>"$servers/.lock"
+flock 9
+[ -x "$tree/sbin/mysqld" ] && exit 0
+if [ -n "$(find "$servers" -maxdepth 1 -name mysql.failed -mmin -10)" ]; then
+    cat "$tree.failed" >&2
+    exit 1
+fi
+
+# The server does not run as root, and the user it runs as instead may not be able to look into this folder. The place is
+# chosen first: programs know their libraries by their full path.
+place=$tree
+if [ "$(id -u)" = 0 ] && ! setpriv --reuid=nobody --regid=nogroup --clear-groups ls "$servers" >/dev/null 2>&1; then
+    place=$(mktemp -d "${TMPDIR:-/tmp}/cutwater-mysql-XXXXXX")
+fi
+new=$(mktemp -d)
+trap 'rm -rf "$new"' EXIT
+
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# An apt of its own, which believes that nothing is installed: it then brings every library along, libc included.
+apt_get() {
+    timeout 600 apt-get -q -y -o Dir::Etc::sourcelist="$new/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::Etc::preferencesparts=/dev/null -o Dir::State="$new/apt" -o Dir::State::status="$new/apt/status" \
+        -o Dir::Cache="$new/apt" -o Dir::Cache::archives="$new/apt/archives" -o APT::Install-Recommends=false \
+        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
+        -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false -o APT::Update::Post-Invoke-Success= \
+        -o Debug::NoLocking=1 "$@" </dev/null
+}
+
+fetch() {
+    local mirror library loader
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "this machine has no apt-get"; return 1; }
+    [ -f "$keyring" ] || { echo "this machine is not Debian (there is no $keyring)"; return 1; }
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+    [ -n "$mirror" ] || { echo "apt knows no mirror here"; return 1; }
+    mkdir -p "$new/apt/lists/partial" "$new/apt/archives/partial" && : >"$new/apt/status" || return 1
+    echo "deb [signed-by=$keyring] ${mirror%/} sid main" >"$new/apt/sources.list"
+    apt_get update && apt_get --download-only install mysql-server-core patchelf || return 1
+    for package in "$new"/apt/archives/*.deb; do
+        dpkg-deb -x "$package" "$new/all" && rm "$package" || return 1
+    done
+
+    # The server and what it reads; then the libraries that its own loader finds for it and for its plugins.
+    mkdir -p "$new/tree/sbin" "$new/tree/lib" "$new/tree/share" || return 1
+    mv "$new/all/usr/sbin/mysqld" "$new/tree/sbin/" && mv "$new/all/usr/share/mysql" "$new/tree/share/" || return 1
+    mv "$new/all/usr/lib/mysql/plugin" "$new/tree/plugin" || return 1
+    loader=$(find "$new/all" -name 'ld-linux-*.so.*' | head -n 1)
+    library=$(dirname "$(find "$new/all" -name libc.so.6 | head -n 1)"):$new/all/usr/lib/mysql/private
+    for file in "$new/tree/sbin/mysqld" "$new"/tree/plugin/*.so "$new/all/usr/bin/patchelf"; do
+        "$loader" --library-path "$library" --list "$file" 2>/dev/null | sed -n 's/.* => \(\/[^ ]*\).*/\1/p'
+    done | sort -u | while read -r file; do cp -nL "$file" "$new/tree/lib/" || return 1; done || return 1
+    cp -L "$loader" "$new/tree/lib/" || return 1
+    "$loader" --library-path "$library" "$new/all/usr/bin/patchelf" --force-rpath --set-rpath "$place/lib" \
+        --set-interpreter "$place/lib/$(basename "$loader")" "$new/tree/sbin/mysqld" || return 1
+    chmod -R a+rX "$new/tree"
+    rm -rf "$place" && mkdir -p "$(dirname "$place")" && mv -T "$new/tree" "$place" || return 1
+    "$place/sbin/mysqld" --no-defaults --version
+}
+
+if ! fetch >"$new/log" 2>&1; then
+    { echo "fetch-mysql: MySQL could not be fetched:"; tail -n 20 "$new/log"; } | tee "$tree.failed" >&2
+    rm -rf "$place"
+    exit 1
+fi
+[ "$place" = "$tree" ] || { rm -rf "$tree"; ln -s "$place" "$tree"; }
+rm -f "$tree.failed"
