@@ -92,7 +92,7 @@ impl Event {
             kind::MARIA_GTID => Event::MariaGtid(MariaGtid::decode(body, header.server_id)?),
             kind::MARIA_GTID_LIST => Event::MariaGtidList(gtid::decode_list(body)?),
             kind::MARIA_BINLOG_CHECKPOINT => Event::BinlogCheckpoint(control::decode_checkpoint(body)?),
-            kind::TABLE_MAP => Event::TableMap(TableMap::decode(body, post_header(8))?),
+            kind::TABLE_MAP => Event::TableMap(TableMap::decode(body, post_header(8), format.mariadb)?),
             kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1
             | kind::MARIA_WRITE_ROWS_COMPRESSED_V1..=kind::MARIA_DELETE_ROWS_COMPRESSED_V1 => {
                 Event::Rows(Rows::decode(header.kind, body, post_header(8))?)

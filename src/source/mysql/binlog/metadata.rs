@@ -37,14 +37,25 @@ pub struct TableMetadata {
 /// The labels of one ENUM or SET column.
 pub type Labels = Arc<[Box<[u8]>]>;
 
-fn is_number(column: &MappedColumn) -> bool {
-    matches!(column.kind, t::TINY | t::SHORT | t::INT24 | t::LONG | t::LONGLONG | t::NEWDECIMAL | t::FLOAT | t::DOUBLE)
+/// Which columns the server that wrote the log counts. The two differ: to MariaDB a geometry is a text (of set `binary`)
+/// and a YEAR a number, to MySQL they are not.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    mariadb: bool,
 }
 
-fn is_text(column: &MappedColumn) -> bool {
-    matches!(
-        column.kind,
-        t::STRING
+impl Counted {
+    fn number(self, column: &MappedColumn) -> bool {
+        match column.kind {
+            t::TINY | t::SHORT | t::INT24 | t::LONG | t::LONGLONG | t::NEWDECIMAL | t::FLOAT | t::DOUBLE => true,
+            t::YEAR => self.mariadb,
+            _ => false,
+        }
+    }
+
+    fn text(self, column: &MappedColumn) -> bool {
+        match column.kind {
+            t::STRING
             | t::VAR_STRING
             | t::VARCHAR
             | t::TINY_BLOB
@@ -52,25 +63,32 @@ fn is_text(column: &MappedColumn) -> bool {
             | t::MEDIUM_BLOB
             | t::LONG_BLOB
             | t::MARIA_BLOB_COMPRESSED
-            | t::MARIA_VARCHAR_COMPRESSED
-    )
+            | t::MARIA_VARCHAR_COMPRESSED => true,
+            t::GEOMETRY => self.mariadb,
+            _ => false,
+        }
+    }
+
+    fn label(self, column: &MappedColumn) -> bool {
+        column.has_labels()
+    }
 }
 
-fn is_label(column: &MappedColumn) -> bool {
-    matches!(column.kind, t::ENUM | t::SET)
-}
+/// One of the questions above.
+type Concerned = fn(Counted, &MappedColumn) -> bool;
 
 impl TableMetadata {
-    pub(super) fn decode(bytes: &[u8], columns: &[MappedColumn]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8], columns: &[MappedColumn], mariadb: bool) -> Result<Self> {
+        let counted = Counted { mariadb };
         let mut cursor = Cursor::new(bytes);
         let mut found = TableMetadata::default();
         while !cursor.is_empty() {
             let field = cursor.u8()?;
             let mut value = Cursor::new(cursor.lenenc_bytes()?);
             match field {
-                1 => found.unsigned = Some(signs(value.rest(), columns)?),
-                2 => found.collations = Some(default_and_others(&mut value, columns, is_text)?),
-                3 => found.collations = Some(one_each(&mut value, columns, is_text)?),
+                1 => found.unsigned = Some(signs(value.rest(), columns, counted)?),
+                2 => found.collations = Some(default_and_others(&mut value, columns, counted, Counted::text)?),
+                3 => found.collations = Some(one_each(&mut value, columns, counted, Counted::text)?),
                 4 => {
                     let mut names = Vec::with_capacity(columns.len());
                     while !value.is_empty() {
@@ -80,16 +98,16 @@ impl TableMetadata {
                 }
                 5 => labels(&mut value, columns, t::SET, &mut found.labels)?,
                 6 => labels(&mut value, columns, t::ENUM, &mut found.labels)?,
-                7 => found.geometry = Some(numbers(&mut value, columns, |column| column.kind == t::GEOMETRY)?),
+                7 => found.geometry = Some(numbers(&mut value, columns, t::GEOMETRY)?),
                 8 => found.primary_key = Some(key(&mut value, columns, false)?),
                 9 => found.primary_key = Some(key(&mut value, columns, true)?),
-                10 => found.label_collations = Some(default_and_others(&mut value, columns, is_label)?),
-                11 => found.label_collations = Some(one_each(&mut value, columns, is_label)?),
+                10 => found.label_collations = Some(default_and_others(&mut value, columns, counted, Counted::label)?),
+                11 => found.label_collations = Some(one_each(&mut value, columns, counted, Counted::label)?),
                 12 => {
                     let bits = value.rest();
                     found.visible = Some((0..columns.len()).map(|at| bit(bits, at)).collect::<Result<_>>()?);
                 }
-                13 => found.dimensions = Some(numbers(&mut value, columns, |column| column.kind == t::VECTOR)?),
+                13 => found.dimensions = Some(numbers(&mut value, columns, t::VECTOR)?),
                 // A later server's: it describes, nothing is read by it.
                 _ => {}
             }
@@ -104,14 +122,12 @@ fn bit(bits: &[u8], at: usize) -> Result<bool> {
     Ok(byte >> (7 - at % 8) & 1 == 1)
 }
 
-fn signs(bits: &[u8], columns: &[MappedColumn]) -> Result<Vec<Option<bool>>> {
-    // MariaDB counts YEAR among the numbers; how many bytes there are tells which of the two wrote it only by chance,
-    // so the reader never asks for the sign of a YEAR, and `sign_columns` decides by the column list.
+fn signs(bits: &[u8], columns: &[MappedColumn], counted: Counted) -> Result<Vec<Option<bool>>> {
     let mut at = 0;
     columns
         .iter()
         .map(|column| {
-            if !is_number(column) {
+            if !counted.number(column) {
                 return Ok(None);
             }
             at += 1;
@@ -124,10 +140,11 @@ fn signs(bits: &[u8], columns: &[MappedColumn]) -> Result<Vec<Option<bool>>> {
 fn default_and_others(
     value: &mut Cursor<'_>,
     columns: &[MappedColumn],
-    concerned: fn(&MappedColumn) -> bool,
+    counted: Counted,
+    concerned: Concerned,
 ) -> Result<Vec<Option<u32>>> {
     let default = number(value)?;
-    let mut found: Vec<_> = columns.iter().map(|column| concerned(column).then_some(default)).collect();
+    let mut found: Vec<_> = columns.iter().map(|column| concerned(counted, column).then_some(default)).collect();
     while !value.is_empty() {
         let index = value.lenenc()?;
         let other = number(value)?;
@@ -141,21 +158,18 @@ fn default_and_others(
 fn one_each(
     value: &mut Cursor<'_>,
     columns: &[MappedColumn],
-    concerned: fn(&MappedColumn) -> bool,
+    counted: Counted,
+    concerned: Concerned,
 ) -> Result<Vec<Option<u32>>> {
-    columns.iter().map(|column| if concerned(column) { number(value).map(Some) } else { Ok(None) }).collect()
+    columns.iter().map(|column| if concerned(counted, column) { number(value).map(Some) } else { Ok(None) }).collect()
 }
 
 fn number(value: &mut Cursor<'_>) -> Result<u32> {
     u32::try_from(value.lenenc()?).map_err(|_| malformed("a table map has a collation that is none"))
 }
 
-fn numbers(
-    value: &mut Cursor<'_>,
-    columns: &[MappedColumn],
-    concerned: fn(&MappedColumn) -> bool,
-) -> Result<Vec<Option<u64>>> {
-    columns.iter().map(|column| if concerned(column) { value.lenenc().map(Some) } else { Ok(None) }).collect()
+fn numbers(value: &mut Cursor<'_>, columns: &[MappedColumn], kind: u8) -> Result<Vec<Option<u64>>> {
+    columns.iter().map(|column| if column.kind == kind { value.lenenc().map(Some) } else { Ok(None) }).collect()
 }
 
 fn labels(
@@ -165,11 +179,10 @@ fn labels(
     found: &mut Option<Vec<Option<Labels>>>,
 ) -> Result<()> {
     let found = found.get_or_insert_with(|| vec![None; columns.len()]);
-    for (column, slot) in columns.iter().zip(found).filter(|(column, _)| column.kind == kind) {
+    for (_, slot) in columns.iter().zip(found).filter(|(column, _)| column.kind == kind) {
         let count = value.lenenc()?;
         // Each takes a byte at least: a count that was only claimed fails before it costs anything.
         let labels: Result<Vec<Box<[u8]>>> = (0..count).map(|_| Ok(value.lenenc_bytes()?.into())).collect();
-        debug_assert_eq!(column.kind, kind);
         *slot = Some(labels?.into());
     }
     Ok(())
@@ -217,7 +230,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_sent_finds_its_column() {
-        let metadata = TableMap::decode(&event(&COLUMNS, &OPTIONAL.concat()), 8).unwrap().metadata;
+        let metadata = TableMap::decode(&event(&COLUMNS, &OPTIONAL.concat()), 8, false).unwrap().metadata;
         let unsigned = metadata.unsigned.unwrap();
         assert_eq!((unsigned[0], unsigned[1], unsigned[3]), (Some(false), None, Some(true)));
         let collations = metadata.collations.unwrap();
@@ -234,14 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn the_two_servers_count_columns_differently() {
+        let columns: [(u8, &[u8]); 4] = [(t::YEAR, &[]), (t::TINY, &[]), (t::GEOMETRY, &[4]), (t::BLOB, &[2])];
+        let read =
+            |optional: &[u8], mariadb| TableMap::decode(&event(&columns, optional), 8, mariadb).unwrap().metadata;
+        let maria = read(&[1, 1, 0b1000_0000, 3, 2, 63, 45], true);
+        assert_eq!(maria.unsigned.unwrap(), [Some(true), Some(false), None, None]);
+        assert_eq!(maria.collations.unwrap(), [None, None, Some(63), Some(45)]);
+        let mysql = read(&[1, 1, 0b1000_0000, 3, 1, 45], false);
+        assert_eq!(mysql.unsigned.unwrap(), [None, Some(true), None, None]);
+        assert_eq!(mysql.collations.unwrap(), [None, None, None, Some(45)]);
+    }
+
+    #[test]
     fn metadata_cut_inside_a_field_is_an_error() {
         let whole = OPTIONAL.concat();
         let between: Vec<usize> = (0..=OPTIONAL.len()).map(|count| OPTIONAL[..count].concat().len()).collect();
         for end in (0..whole.len()).filter(|end| !between.contains(end)) {
-            assert!(TableMap::decode(&event(&COLUMNS, &whole[..end]), 8).is_err(), "cut at {end}");
+            assert!(TableMap::decode(&event(&COLUMNS, &whole[..end]), 8, false).is_err(), "cut at {end}");
         }
         for wrong in [&[2, 3, 45, 9, 63][..], &[8, 1, 9], &[6, 9, 0xFE, 255, 255, 255, 255, 255, 255, 255, 255]] {
-            assert!(TableMap::decode(&event(&COLUMNS, wrong), 8).is_err());
+            assert!(TableMap::decode(&event(&COLUMNS, wrong), 8, false).is_err());
         }
     }
 }

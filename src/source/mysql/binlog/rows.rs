@@ -224,7 +224,7 @@ mod tests {
     use crate::source::mysql::binlog::{Substitute, refuse_invalid};
 
     fn layout(columns: &[(u8, &[u8])], hints: &[ColumnHint]) -> Vec<ColumnLayout> {
-        TableMap::decode(&event(columns, &[]), 8).unwrap().layout(hints).unwrap()
+        TableMap::decode(&event(columns, &[]), 8, false).unwrap().layout(hints).unwrap()
     }
 
     fn id_and_text() -> Vec<ColumnLayout> {
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_neither_log_nor_catalogue_tells_is_an_error() {
-        let map = TableMap::decode(&event(&[(t::LONG, &[])], &[]), 8).unwrap();
+        let map = TableMap::decode(&event(&[(t::LONG, &[])], &[]), 8, false).unwrap();
         let error = map.layout(&[]).unwrap_err();
         assert_eq!(error.kind(), Kind::Schema);
         assert!(error.message().contains("shop.orders") && error.suggestion().unwrap().contains("FULL"), "{error}");

@@ -90,7 +90,7 @@ impl TableMap {
         self.body.len() == other.body.len() && self.body[6..] == other.body[6..]
     }
 
-    pub(super) fn decode(body: &Bytes, post_header: usize) -> Result<TableMap> {
+    pub(super) fn decode(body: &Bytes, post_header: usize, mariadb: bool) -> Result<TableMap> {
         let mut cursor = Cursor::new(body);
         let table_id = cursor.uint(if post_header == 6 { 4 } else { 6 })?;
         let flags = cursor.u16()?;
@@ -115,7 +115,7 @@ impl TableMap {
                 Ok(MappedColumn { kind, metadata, nullable: nullable[at / 8] >> (at % 8) & 1 == 1 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let metadata = TableMetadata::decode(cursor.rest(), &columns)?;
+        let metadata = TableMetadata::decode(cursor.rest(), &columns, mariadb)?;
         Ok(TableMap { table_id, flags, schema, table, columns, metadata, body: body.clone() })
     }
 }
@@ -186,7 +186,7 @@ pub(super) mod tests {
             ],
             &[],
         );
-        let map = TableMap::decode(&body, 8).unwrap();
+        let map = TableMap::decode(&body, 8, false).unwrap();
         assert_eq!((&map.schema[..], &map.table[..], map.table_id), (&b"shop"[..], &b"orders"[..], 7));
         let columns: Vec<_> = map.columns.iter().map(|column| (column.kind, column.metadata)).collect();
         assert_eq!(
@@ -201,7 +201,7 @@ pub(super) mod tests {
             ]
         );
         for end in 0..body.len() {
-            assert!(TableMap::decode(&body.slice(..end), 8).is_err(), "cut at {end}");
+            assert!(TableMap::decode(&body.slice(..end), 8, false).is_err(), "cut at {end}");
         }
     }
 
@@ -210,9 +210,10 @@ pub(super) mod tests {
         let body = event(&[(column_type::LONG, &[])], &[]);
         let mut reopened = body.to_vec();
         reopened[0] = 8;
-        let (a, b) = (TableMap::decode(&body, 8).unwrap(), TableMap::decode(&reopened.into(), 8).unwrap());
+        let (a, b) =
+            (TableMap::decode(&body, 8, false).unwrap(), TableMap::decode(&reopened.into(), 8, false).unwrap());
         assert!(a.describes_the_same(&b) && a.table_id != b.table_id);
         let wider = event(&[(column_type::LONGLONG, &[])], &[]);
-        assert!(!a.describes_the_same(&TableMap::decode(&wider, 8).unwrap()));
+        assert!(!a.describes_the_same(&TableMap::decode(&wider, 8, false).unwrap()));
     }
 }
