@@ -10,9 +10,8 @@ use super::{Context, Ended, ends, event, human, output};
 use crate::config::Config;
 use crate::cutover::{self, CutoverReport, FinalVerify, Options, Parts, Progress};
 use crate::error::{Kind, Result};
-use crate::pipeline::preflight::not_carried;
+use crate::pipeline::{Job, preflight};
 use crate::schema::Patterns;
-use crate::source::postgres::PgSource;
 
 pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> {
     let config = context.config()?;
@@ -51,9 +50,8 @@ pub(super) async fn run(context: &Context, args: &CutoverArgs) -> Result<Ended> 
 /// What no migration of tables carries over: said before it began, and now that it matters. Looked at first, because
 /// nobody may be able to ask the source later; not worth a cutover's failure.
 async fn left_behind(config: &Config) -> Result<Vec<String>> {
-    let source = PgSource::of(config)?;
-    let looked = async { not_carried(&source.connect().await?, source.slot_name()).await };
-    Ok(looked.await.unwrap_or_else(|error| {
+    let job = Job::open(config.clone())?;
+    Ok(preflight::left_behind(&job).await.unwrap_or_else(|error| {
         tracing::warn!(error = error.message(), "what is not carried over could not be looked for");
         Vec::new()
     }))

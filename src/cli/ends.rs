@@ -3,19 +3,24 @@
 use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::Job;
-use crate::postgres::ConnInfo;
-use crate::source::postgres::PgSource;
+use crate::source::AnySource;
 use crate::target::postgres::State;
 use crate::target::state::{Phase, TableStage};
+use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
 use crate::verify::Ends;
 
-/// Both databases and the state. Connects to nothing.
+/// Both databases and the state, for what compares and cuts over. Connects to nothing.
 pub fn ends(config: &Config) -> Result<Ends> {
-    let target = ConnInfo::parse(&config.target.url)?;
-    let state = State::new(target.clone(), config.migration.name.as_str());
-    let publication = PgSource::of(config)?.publication_name().to_owned();
-    Ok(Ends { source: ConnInfo::parse(&config.source.url)?, target, state, publication })
+    let job = Job::open(config.clone())?;
+    match (&job.source, &job.target) {
+        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => Ok(Ends {
+            source: source.info().clone(),
+            target: target.info().clone(),
+            state: target.state().clone(),
+            publication: source.publication_name().to_owned(),
+        }),
+    }
 }
 
 /// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known. The

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Context, Ended, event, output};
 use crate::error::Result;
 use crate::pipeline::ask::{self, Asked};
-use crate::postgres::ConnInfo;
 use crate::target::postgres::State;
 use crate::target::state::{Control, Order};
+use crate::target::{AnyTarget, Target};
 
 /// Asks, waits for the run, prints `headline` and what holds now.
 pub(super) async fn give(context: &Context, command: &str, order: &Order, headline: &str) -> Result<Ended> {
@@ -37,8 +37,7 @@ pub(super) async fn give(context: &Context, command: &str, order: &Order, headli
 
 /// The state of the config's migration.
 pub(super) fn state(context: &Context) -> Result<State> {
-    let config = context.config()?;
-    Ok(State::new(ConnInfo::parse(&config.target.url)?, config.migration.name.as_str()))
+    Ok(AnyTarget::of(&context.config()?)?.state().clone())
 }
 
 fn render(name: &str, headline: &str, asked: &Asked) -> String {

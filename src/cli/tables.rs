@@ -13,12 +13,11 @@ use super::{Context, Ended, event, human, output};
 use crate::config::Existing;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pipeline::Job;
-use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, ReplicaIdentity, TableName, TableSchema};
 use crate::source::Source;
-use crate::target::Target;
 use crate::target::postgres::{Requested, State};
 use crate::target::state::{CutoverStep, Phase, TableAction, TableRequest, TableStage, TableState};
+use crate::target::{AnyTarget, Target};
 use crate::verify::behind;
 
 /// Between two looks with `--wait`.
@@ -27,7 +26,7 @@ const POLL: Duration = Duration::from_millis(300);
 pub(super) async fn run(context: &Context, args: &TablesArgs) -> Result<Ended> {
     let config = context.config()?;
     let Some(change) = &args.change else {
-        let state = State::new(ConnInfo::parse(&config.target.url)?, config.migration.name.as_str());
+        let state = AnyTarget::of(&config)?.state().clone();
         return list(context, &state).await;
     };
     let (action, which) = match change {

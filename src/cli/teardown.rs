@@ -9,29 +9,31 @@ use serde_json::json;
 use super::args::TeardownArgs;
 use super::{Context, Ended, event, output};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::pipeline::belongs;
-use crate::postgres::ConnInfo;
+use crate::pipeline::{Job, belongs};
 use crate::source::Source;
-use crate::source::postgres::PgSource;
+use crate::target::Target;
 use crate::target::postgres::State;
 use crate::target::state::{CutoverStep, Phase};
 
 pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended> {
     let config = context.config()?;
     let name = &config.migration.name;
-    let source = PgSource::of(&config)?;
-    let state = State::new(ConnInfo::parse(&config.target.url)?, name.as_str());
+    let Job { source, target, .. } = Job::open(config.clone())?;
+    let state = target.state();
     let migration = state.migration().await.context("looking at the target's state")?;
     if let Some(migration) = &migration {
         belongs::ends(&config, migration)?;
-        may(&state, args).await?;
+        may(state, args).await?;
     }
-    let listed = list(&source, migration.is_some()).await?;
+    let mut listed = source.made().await?;
+    if migration.is_some() {
+        listed.push(target_state(name));
+    }
     if args.dry_run {
         return say(context, "would remove", &listed, "Nothing was changed.");
     }
     if migration.is_some() {
-        event::record(&state, "teardown", "started").await;
+        event::record(state, "teardown", "started").await;
     }
     let mut removed = source.teardown().await.context("tearing down the source")?;
     // With the last migration the record of who did what goes too: it is handed out.
@@ -39,7 +41,7 @@ pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended>
     state.remove().await?;
     // Stays where other migrations are left.
     if state.has_layout().await? {
-        event::record(&state, "teardown", "done").await;
+        event::record(state, "teardown", "done").await;
     }
     if migration.is_some() {
         removed.push(target_state(name));
@@ -74,20 +76,6 @@ async fn may(state: &State, args: &TeardownArgs) -> Result<()> {
             .fix("when no client writes to the old source any more: cutwater teardown --release-source"));
     }
     Ok(())
-}
-
-async fn list(source: &PgSource, state: bool) -> Result<Vec<String>> {
-    let client = source.connect().await?;
-    // What an administrator made stays.
-    let slot = Some(source.slot_name()).filter(|_| !source.slot_is_given());
-    let publication = Some(source.publication_name()).filter(|_| !source.publication_is_given());
-    let rows =
-        client.query(include_str!("teardown.sql"), &[&slot, &publication]).await.context("looking at the source")?;
-    let mut listed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    if state {
-        listed.push(target_state(source.migration()));
-    }
-    Ok(listed)
 }
 
 fn say(context: &Context, verb: &str, what: &[String], last: &str) -> Result<Ended> {

@@ -1,8 +1,9 @@
 //! Copying the existing rows: many parts at once, every table at one position.
 //!
 //! In: a [`Snapshot`], the plan and the state's list of what earlier tries finished. Out: every table of the plan in
-//! stage `copied` at the snapshot's position, its rows exactly those of that position. Rows go from the source's COPY to
-//! the target's as the bytes they are; here they are only counted and, on request, slowed down (law 7).
+//! stage `copied` at the snapshot's position, its rows exactly those of that position. Between two servers of one engine
+//! rows go from one to the other as the bytes they are; here they are only counted and, on request, slowed down (law 7).
+//! Between others they pass through the plan's conversion.
 //!
 //! Tables go largest first. One that is cut into parts is emptied by `begin_table`, its parts then run side by side and
 //! among other tables', and `finish_table` follows the last. A crash in between leaves it `copying`, and the next try
@@ -29,7 +30,7 @@ use super::progress::{Progress, TableProgress};
 use super::steering::Steering;
 use crate::error::{Error, Kind, Result};
 use crate::schema::{Column, Patterns, TableName, TableSchema};
-use crate::source::{CopyFormat, Part, Snapshot, Source};
+use crate::source::{CopyChunk, CopyFormat, Part, Snapshot, Source};
 use crate::target::postgres::State;
 use crate::target::state::{Lease, TableStage, TableState};
 use crate::target::{LoadMode, Target};
@@ -76,7 +77,7 @@ pub async fn copy<S: Snapshot, T: Target>(
     progress: &Arc<Progress>,
     halt: &CancellationToken,
 ) -> Result<Copied> {
-    let (tables, unfit) = tables_to_copy(target, plan, progress).await?;
+    let (tables, unfit) = tables_to_copy(target, snapshot.copy_formats(), plan, progress).await?;
     for (table, error) in &unfit {
         note_failure(target.state(), lease, table, error).await?;
     }
@@ -162,6 +163,7 @@ type Unfit = Vec<(Arc<Table>, Error)>;
 /// Largest first, so that the longest copy does not begin last; and those that do not fit.
 async fn tables_to_copy<T: Target>(
     target: &T,
+    given: &[CopyFormat],
     plan: &Plan,
     progress: &Progress,
 ) -> Result<(VecDeque<Arc<Table>>, Unfit)> {
@@ -174,7 +176,7 @@ async fn tables_to_copy<T: Target>(
     let (mut tables, mut unfit) = (Vec::with_capacity(waiting.len()), Vec::new());
     for (plan, there) in waiting.into_iter().zip(there) {
         let name = &plan.source.name;
-        let format = format_for(plan, there.as_deref());
+        let format = format_for(plan, there.as_deref(), (given, target.copy_formats()));
         let counters = progress.table(name);
         let missing = || Error::new(Kind::Internal, format!("{name} is not in the state's list of tables"));
         let table = |format| {
@@ -187,7 +189,7 @@ async fn tables_to_copy<T: Target>(
         };
         match format {
             Ok(format) => tables.push(table(format)?),
-            Err(error) => unfit.push((table(CopyFormat::PgText)?, error)),
+            Err(error) => unfit.push((table(CopyFormat::Rows)?, error)),
         }
     }
     tables.sort_by_key(|table| std::cmp::Reverse((table.plan.source.bytes, table.plan.source.estimated_rows)));
@@ -209,13 +211,18 @@ pub fn all_binary(plan: &Plan, there: &[Option<Arc<TableSchema>>]) -> bool {
     })
 }
 
-/// Binary where every value means the same on both servers, else text. Refuses a target that lacks a column.
-fn format_for(plan: &TablePlan, there: Option<&TableSchema>) -> Result<CopyFormat> {
+/// The form that the source can give and the target can take: binary where every value means the same on both servers,
+/// else text; rows where the engines differ. Refuses a target that lacks a column.
+fn format_for(
+    plan: &TablePlan,
+    there: Option<&TableSchema>,
+    (given, taken): (&[CopyFormat], &[CopyFormat]),
+) -> Result<CopyFormat> {
     let there = there.ok_or_else(|| {
         Error::new(Kind::Schema, format!("{} does not exist at the target", plan.shaped.name))
             .fix("cutwater schema --apply")
     })?;
-    let mut format = CopyFormat::PgBinary;
+    let mut alike = true;
     for column in &plan.shaped.columns {
         let Some(other) = there.column(&column.name) else {
             let why = format!("{} at the target has no column {:?}", plan.shaped.name, column.name);
@@ -223,11 +230,12 @@ fn format_for(plan: &TablePlan, there: Option<&TableSchema>) -> Result<CopyForma
                 .fix("add the column at the target, or leave it out by columns = [\"!…\"] in a [[transform]]"));
         };
         let same = (&column.ty.schema, &column.ty.name) == (&other.ty.schema, &other.ty.name);
-        if !same || !column.ty.portable_binary || !other.ty.portable_binary {
-            format = CopyFormat::PgText;
-        }
+        alike &= same && column.ty.portable_binary && other.ty.portable_binary;
     }
-    Ok(format)
+    let forms = [CopyFormat::PgBinary, CopyFormat::PgText, CopyFormat::Rows];
+    let fits = |form: &CopyFormat| given.contains(form) && taken.contains(form);
+    let none = || Error::new(Kind::Internal, "the source gives its rows in no form that the target takes");
+    forms.into_iter().filter(|form| alike || *form != CopyFormat::PgBinary).find(fits).ok_or_else(none)
 }
 
 /// What every step of the copy needs.
@@ -296,6 +304,11 @@ impl<S: Snapshot, T: Target> Worker<S, T> {
 
     async fn load(&self, table: &Arc<Table>, part: &Part, mode: LoadMode) -> Result<u64> {
         let rows = self.snapshot.copy(part, &table.plan.columns, table.format).await?;
+        let converting = Arc::clone(&table.plan);
+        let rows = rows.map(move |chunk| {
+            let chunk = chunk?;
+            Ok::<_, Error>(CopyChunk { bytes: converting.convert_rows(chunk.bytes)?, rows: chunk.rows })
+        });
         let counters = Arc::clone(&table.progress);
         let steering = Arc::clone(&self.steering);
         let counted = rows.then(move |chunk| {

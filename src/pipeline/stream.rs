@@ -156,11 +156,13 @@ pub async fn follow<S: ChangeStream, A: Applier>(
                             let event = match router.settle(event, settling, &mut copied_until).await? {
                                 Settled::AsItIs(event) => event,
                                 Settled::Into(events) => {
-                                    events.into_iter().filter_map(|event| router.route(event)).for_each(|e| batcher.push(e));
+                                    for event in events {
+                                        router.route(event)?.into_iter().for_each(|event| batcher.push(event));
+                                    }
                                     continue;
                                 }
                             };
-                            if let Some(event) = router.route(event) {
+                            if let Some(event) = router.route(event)? {
                                 batcher.push(event);
                             }
                         }
@@ -371,12 +373,12 @@ impl Router {
     }
 
     /// Brings an event into the target's shape; `None` if it is not for the target.
-    pub fn route(&mut self, event: ChangeEvent) -> Option<ChangeEvent> {
-        match event {
-            ChangeEvent::Row(change) => {
-                let plan = Arc::clone(self.plan_of(&change.table)?);
-                Some(ChangeEvent::Row(plan.apply(change)))
-            }
+    pub fn route(&mut self, event: ChangeEvent) -> Result<Option<ChangeEvent>> {
+        Ok(match event {
+            ChangeEvent::Row(change) => match self.plan_of(&change.table) {
+                Some(plan) => Some(ChangeEvent::Row(plan.apply(change)?)),
+                None => None,
+            },
             ChangeEvent::Begin(begin) => {
                 self.begin = Some(begin.clone());
                 self.last = None;
@@ -394,7 +396,7 @@ impl Router {
             // What it means is found out when the first row of it is for the target.
             ChangeEvent::Schema(_) => None,
             other => Some(other),
-        }
+        })
     }
 
     /// The plan of a table for the transaction under way; `None` if the change is not for the target.

@@ -131,12 +131,12 @@ impl Source for AnySource {
         ask!(self, source => source.heartbeat().await)
     }
 
-    async fn teardown(&self) -> Result<Vec<String>> {
-        ask!(self, source => source.teardown().await)
+    async fn made(&self) -> Result<Vec<String>> {
+        ask!(self, source => source.made().await)
     }
 
-    fn copy_formats(&self) -> &'static [CopyFormat] {
-        ask!(self, source => source.copy_formats())
+    async fn teardown(&self) -> Result<Vec<String>> {
+        ask!(self, source => source.teardown().await)
     }
 
     fn set_binary(&self, binary: bool) -> bool {
@@ -210,6 +210,10 @@ impl Snapshot for AnySnapshot {
 
     fn key_range(&self, table: &Arc<TableSchema>, column: &str, chunk: &Chunk) -> Part {
         ask!(self, snapshot => snapshot.key_range(table, column, chunk))
+    }
+
+    fn copy_formats(&self) -> &'static [CopyFormat] {
+        ask!(self, snapshot => snapshot.copy_formats())
     }
 
     async fn copy(&self, part: &Part, columns: &[usize], format: CopyFormat) -> Result<CopyStream> {

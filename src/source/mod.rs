@@ -155,12 +155,12 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// moves on while the rest of the server is busy. Where it ended; `None` where it would be of no use or may not be.
     fn heartbeat(&self) -> impl Future<Output = Result<Option<Position>>> + Send;
 
+    /// What [`Source::teardown`] would remove.
+    fn made(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
+
     /// Removes everything of this migration from the source and says what was removed. What is not there is no error.
     /// The fence is removed too.
     fn teardown(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
-
-    /// How copied rows can be given.
-    fn copy_formats(&self) -> &'static [CopyFormat];
 
     /// Whether streams started from now on carry values in the engine's binary form: only where every migrated column
     /// means the same at the target, which the source cannot know and the caller does. Returns what it will be.
@@ -280,9 +280,12 @@ pub enum CopyFormat {
     PgBinary,
     /// Postgres `COPY … (FORMAT text)`.
     PgText,
+    /// Rows in the layout of [`Row`], one behind the other: what ends of different engines understand alike. Chunks are
+    /// cut between rows only.
+    Rows,
 }
 
-/// Bytes of a copy, cut anywhere, with the number of rows that end in them.
+/// Bytes of a copy, cut anywhere (but see [`CopyFormat::Rows`]), with the number of rows that end in them.
 #[derive(Debug, Clone)]
 pub struct CopyChunk {
     /// The bytes.
@@ -334,6 +337,9 @@ pub trait Snapshot: Send + Sync + 'static {
 
     /// The part that is this range of the table's key.
     fn key_range(&self, table: &Arc<TableSchema>, column: &str, chunk: &Chunk) -> Part;
+
+    /// How copied rows can be given. A target says the same of what it takes, and the pair picks.
+    fn copy_formats(&self) -> &'static [CopyFormat];
 
     /// Reads a part: the columns at `columns` of the table, in that order. One source transaction a part (TRAPS 10).
     fn copy(

@@ -121,7 +121,7 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Brings a table whose copy is still to come to another shape.
     fn alter(&self, table: &TableName, statements: &[&String]) -> impl Future<Output = Result<()>> + Send;
 
-    /// How copied rows can be taken, the best first.
+    /// How copied rows can be taken.
     fn copy_formats(&self) -> &'static [CopyFormat];
 
     /// Begins a table's copy in parts: empties it and marks it as being copied, in one transaction.

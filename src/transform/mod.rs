@@ -7,7 +7,10 @@
 //! left out, two tables or columns that end up with one name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use crate::change::{Row, RowChange};
 use crate::config::{Rename, TransformRule};
@@ -18,6 +21,12 @@ use crate::schema::{Key, Pattern, TableName, TableSchema};
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     tables: BTreeMap<TableName, Arc<TablePlan>>,
+}
+
+/// Makes a row of another engine's values out of one that has the plan's columns. Compiled once a table.
+pub trait Convert: fmt::Debug + Send + Sync {
+    /// The row, with the same columns. What a value cannot be made of is an error that names the column.
+    fn row(&self, row: &Row) -> Result<Row>;
 }
 
 /// What happens to one table.
@@ -33,6 +42,9 @@ pub struct TablePlan {
     pub passthrough: bool,
     /// Whether the table or a column has another name, or a column is missing: its DDL cannot be copied as it is.
     pub reshaped: bool,
+    /// What makes the target's values out of the source's. `None` between two servers of one engine: a value stays the
+    /// bytes it arrived as.
+    pub convert: Option<Arc<dyn Convert>>,
 }
 
 impl Plan {
@@ -146,6 +158,7 @@ impl TablePlan {
             columns: (0..table.columns.len()).collect(),
             passthrough: true,
             reshaped: false,
+            convert: None,
         }
     }
 
@@ -212,17 +225,40 @@ impl TablePlan {
         let passthrough = columns.iter().copied().eq(0..table.columns.len());
         let same_names = shaped.columns.iter().zip(&table.columns).all(|(a, b)| a.name == b.name);
         let reshaped = !passthrough || !same_names || shaped.name != table.name;
-        Ok(TablePlan { source: Arc::clone(table), shaped: Arc::new(shaped), columns, passthrough, reshaped })
+        let (source, shaped) = (Arc::clone(table), Arc::new(shaped));
+        Ok(TablePlan { source, shaped, columns, passthrough, reshaped, convert: None })
     }
 
     /// Brings a change into the target's shape.
-    pub fn apply(&self, mut change: RowChange) -> RowChange {
+    pub fn apply(&self, mut change: RowChange) -> Result<RowChange> {
         if !self.passthrough {
             change.old = change.old.map(|row| self.project(&row));
             change.new = change.new.map(|row| self.project(&row));
         }
+        if let Some(convert) = &self.convert {
+            let converted = |row: Option<Row>| row.map(|row| convert.row(&row)).transpose().map_err(|e| self.blame(&e));
+            change.old = converted(change.old)?;
+            change.new = converted(change.new)?;
+        }
         change.table = Arc::clone(&self.shaped);
-        change
+        Ok(change)
+    }
+
+    /// The same for copied rows, which have the plan's columns already: [`crate::source::CopyFormat::Rows`] where there is
+    /// something to convert.
+    pub fn convert_rows(&self, mut rows: Bytes) -> Result<Bytes> {
+        let Some(convert) = &self.convert else { return Ok(rows) };
+        let mut converted = BytesMut::with_capacity(rows.len());
+        while !rows.is_empty() {
+            let cut = || Error::new(Kind::Protocol, format!("a copied row of {} is cut in two", self.source.name));
+            let row = Row::split_from(&mut rows).ok_or_else(cut)?;
+            converted.extend_from_slice(convert.row(&row).map_err(|error| self.blame(&error))?.as_bytes());
+        }
+        Ok(converted.freeze())
+    }
+
+    fn blame(&self, error: &Error) -> Error {
+        error.clone().context(format!("converting a row of {}", self.source.name))
     }
 
     fn project(&self, row: &Row) -> Row {
@@ -246,4 +282,53 @@ fn travels(rule: &TransformRule, column: &str) -> bool {
     let excluded = rule.columns.iter().filter_map(|name| name.strip_prefix('!')).any(|name| name == column);
     let mut included = rule.columns.iter().map(String::as_str).filter(|name| !name.starts_with('!')).peekable();
     !excluded && (included.peek().is_none() || included.any(|name| name == "*" || name == column))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Datum, Op};
+
+    /// Puts a mark before every value; refuses an empty one.
+    #[derive(Debug)]
+    struct Marking;
+
+    impl Convert for Marking {
+        fn row(&self, row: &Row) -> Result<Row> {
+            let mut fields = Vec::new();
+            for datum in row.fields() {
+                fields.push(match datum {
+                    Datum::Text(b"") => return Err(Error::new(Kind::BadRow, "an empty value")),
+                    Datum::Text(value) => Some([b"+", value].concat()),
+                    _ => None,
+                });
+            }
+            Ok(fields.iter().map(|value| value.as_ref().map_or(Datum::Null, |value| Datum::Text(value))).collect())
+        }
+    }
+
+    fn row(values: &[&[u8]]) -> Row {
+        values.iter().map(|value| Datum::Text(value)).collect()
+    }
+
+    #[test]
+    fn values_are_converted_alike_in_changes_and_copies_and_an_error_names_the_table() {
+        let table = Arc::new(TableSchema::new(TableName::new("public", "users"), Vec::new(), None));
+        let plan = TablePlan { convert: Some(Arc::new(Marking)), ..TablePlan::untouched(&table) };
+        let change = |new| RowChange { table: Arc::clone(&table), op: Op::Insert, old: None, old_is_key_only: false, new: Some(new) };
+        let changed = plan.apply(change(row(&[b"a", b"b"]))).unwrap();
+        assert_eq!(changed.new, Some(row(&[b"+a", b"+b"])));
+        let copied = [row(&[b"a", b"b"]), row(&[b"c"])].map(|row| row.as_bytes().clone()).concat();
+        let mut copied = plan.convert_rows(copied.into()).unwrap();
+        assert_eq!(Row::split_from(&mut copied), changed.new);
+        assert_eq!(Row::split_from(&mut copied), Some(row(&[b"+c"])));
+        assert!(copied.is_empty());
+        for error in [plan.apply(change(row(&[b""]))).unwrap_err(), plan.convert_rows(row(&[b""]).as_bytes().clone()).unwrap_err()] {
+            assert_eq!(error.kind(), Kind::BadRow);
+            assert!(error.to_string().contains("public.users"), "{error}");
+        }
+        let cut = row(&[b"a"]).as_bytes().slice(..4);
+        assert_eq!(plan.convert_rows(cut.clone()).unwrap_err().kind(), Kind::Protocol);
+        assert_eq!(TablePlan::untouched(&table).convert_rows(cut.clone()).unwrap(), cut, "nothing is looked at");
+    }
 }

@@ -46,6 +46,45 @@ async fn a_table_is_loaded_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn rows_as_they_are_are_loaded_to_the_letter_and_one_cut_in_two_is_refused() {
+    let f = Fixture::new(USERS).await;
+    let t = users();
+    let columns = ["id", "name", "note"].map(String::from);
+    f.target.state().add_tables(&f.lease, &[new_table(&t)]).await.unwrap();
+    let place = at(0x180);
+    let load = |chunks: Vec<Bytes>, rows: u64| {
+        let chunks = chunks.into_iter().enumerate();
+        let chunks = chunks.map(|(index, bytes)| Ok(CopyChunk { bytes, rows: if index == 0 { rows } else { 0 } }));
+        let chunks = stream(chunks.collect());
+        f.target.load(&f.lease, &t.name, &t, &columns, CopyFormat::Rows, LoadMode::Whole, &place, chunks)
+    };
+    let awkward = "a\\b\tc\nd\re \\N \u{e9}";
+    let rows: [Row; 3] = [
+        [Datum::Text(b"1"), Datum::Text(awkward.as_bytes()), Datum::Null].into_iter().collect(),
+        [Datum::Text(b"2"), Datum::Text(b""), Datum::Text(b"\\N")].into_iter().collect(),
+        [Datum::Text(b"3"), Datum::Text(b"\\."), Datum::Null].into_iter().collect(),
+    ];
+    let [first, second, third] = rows.map(|row| row.as_bytes().clone());
+    let both: Bytes = [first.clone(), second].concat().into();
+    assert_eq!(load(vec![both, third], 3).await.unwrap().rows, 3);
+    let client = f.database.connect().await;
+    let there: Vec<(String, Option<String>)> = client
+        .query("SELECT name, note FROM users ORDER BY id", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    let wanted = [(awkward, None), ("", Some("\\N")), ("\\.", None)];
+    assert_eq!(there, wanted.map(|(name, note)| (name.to_owned(), note.map(str::to_owned))));
+    let error = load(vec![first.slice(..7), first.slice(7..)], 1).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol, "{error}");
+    let binary: Row = [Datum::Text(b"4"), Datum::Binary(b"raw"), Datum::Null].into_iter().collect();
+    assert_eq!(load(vec![binary.as_bytes().clone()], 1).await.unwrap_err().kind(), Kind::Internal);
+    assert_eq!(f.rows("users").await.len(), 3);
+}
+
+#[tokio::test]
 async fn a_table_loaded_in_parts_is_copied_only_when_all_are_there() {
     let f = Fixture::new(&format!("{USERS}; CREATE TABLE pets (id int PRIMARY KEY, owner int REFERENCES users)")).await;
     let t = users();

@@ -17,7 +17,6 @@ mod views;
 use std::fmt;
 
 pub use grants::{Grant, Grants, grants};
-pub use not_carried::not_carried;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -200,6 +199,13 @@ pub async fn poolers(job: &Job) -> Result<Report> {
         AnyTarget::Postgres(target) => pooler::look(End::Target, target.info(), &mut report).await?,
     }
     Ok(report)
+}
+
+/// What the source has and no migration of tables carries over.
+pub async fn left_behind(job: &Job) -> Result<Vec<String>> {
+    match &job.source {
+        AnySource::Postgres(source) => not_carried::not_carried(&source.connect().await?, source.slot_name()).await,
+    }
 }
 
 /// `pg_dump` is needed where tables are to be made.

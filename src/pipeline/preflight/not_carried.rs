@@ -18,7 +18,7 @@ pub(super) async fn list(client: &Client, slot: &str, report: &mut Report) -> Re
 }
 
 /// What stays behind on the source, with counts and names: `2 unlogged tables (public.cache, public.session)`.
-pub async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
+pub(super) async fn not_carried(client: &Client, slot: &str) -> Result<Vec<String>> {
     let doing = "looking for what is not carried";
     let mut left: Vec<String> = client
         .query(include_str!("not_carried.sql"), &[&slot])

@@ -198,7 +198,7 @@ impl<S: ChangeStream, A: Applier> Following<S, A> {
                             continue;
                         }
                         learn(&mut self.router, &mut self.shapes, &event, &mut self.batcher).await?;
-                        if let Some(event) = self.router.route(event) {
+                        if let Some(event) = self.router.route(event)? {
                             self.batcher.push(event);
                         }
                     }

@@ -42,7 +42,7 @@ pub use relation::describe_difference;
 pub use snapshot::PgSnapshot;
 pub use stream::PgStream;
 
-use super::{CopyFormat, Head, Membership, Reread, SlotState, Source, SourceIdentity};
+use super::{Head, Membership, Reread, SlotState, Source, SourceIdentity};
 use crate::change::{Budget, LogFiles, Lsn, Position, Row};
 use crate::config::{Config, SourceConfig};
 use crate::error::{Context, Error, Kind, Result};
@@ -280,6 +280,15 @@ impl Source for PgSource {
         Ok(written.map(Position::from))
     }
 
+    async fn made(&self) -> Result<Vec<String>> {
+        let client = self.client().await?;
+        // What an administrator made stays.
+        let slot = Some(self.slot_name()).filter(|_| !self.slot_is_given());
+        let publication = Some(self.publication_name()).filter(|_| !self.publication_is_given());
+        let rows = client.query(include_str!("made.sql"), &[&slot, &publication]).await;
+        Ok(rows.context("looking at the source")?.iter().map(|row| row.get(0)).collect())
+    }
+
     async fn teardown(&self) -> Result<Vec<String>> {
         let remove = async {
             let client = self.client().await?;
@@ -293,10 +302,6 @@ impl Source for PgSource {
             Ok::<_, Error>(removed)
         };
         remove.await.with_context(|| self.on("removing what the migration made"))
-    }
-
-    fn copy_formats(&self) -> &'static [CopyFormat] {
-        &[CopyFormat::PgBinary, CopyFormat::PgText]
     }
 
     fn set_binary(&self, binary: bool) -> bool {

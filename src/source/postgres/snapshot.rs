@@ -233,6 +233,10 @@ impl Snapshot for PgSnapshot {
         Part { table: Arc::clone(table), selection, rows: 0, chunk: Some(chunk.number) }
     }
 
+    fn copy_formats(&self) -> &'static [CopyFormat] {
+        &[CopyFormat::PgBinary, CopyFormat::PgText]
+    }
+
     async fn copy(&self, part: &Part, columns: &[usize], format: CopyFormat) -> Result<CopyStream> {
         let doing = || format!("copying {}", part.table.name);
         let names: Vec<String> =
@@ -240,6 +244,7 @@ impl Snapshot for PgSnapshot {
         let format_name = match format {
             CopyFormat::PgBinary => "binary",
             CopyFormat::PgText => "text",
+            CopyFormat::Rows => return Err(Error::new(Kind::Internal, "a Postgres server does not give rows as they are")),
         };
         let command = format!("COPY (SELECT {} {}) TO STDOUT (FORMAT {format_name})", names.join(", "), part.selection);
         let cut = self.files.lock().expect("no panic while it is held").get(&part.selection).cloned();

@@ -1,6 +1,6 @@
 //! Loads the parts of a snapshot.
 //!
-//! In: COPY data as the source sent it, passed on chunk by chunk. Out: rows in the table, and in the same target
+//! In: COPY data as the source sent it, passed on chunk by chunk, or rows, which are written as COPY text. Out: rows in the table, and in the same target
 //! transaction the mark in `cutwater.table_state` by which a successor knows that they are there. Every such transaction
 //! begins by locking that row under the lease's epoch (TRAPS 1): for a whole table alone, for one of several parts
 //! together with the others, which run side by side. A load that fails leaves nothing.
@@ -8,10 +8,11 @@
 use futures::{SinkExt, StreamExt};
 
 use super::catalog::{TargetTable, describe};
+use super::encode::{CopyEncoder, Form};
 use super::session;
 use super::sql::{copy_list, no_table};
 use super::state::fenced;
-use crate::change::{ChunkMap, Position};
+use crate::change::{ChunkMap, Position, Row};
 use crate::config::Existing;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
@@ -233,13 +234,14 @@ async fn copy(
     mut stream: CopyStream,
 ) -> Result<Loaded> {
     let names: Vec<String> = columns.iter().map(|column| Ident(column).to_string()).collect();
-    let format = match format {
-        CopyFormat::PgBinary => "binary",
-        CopyFormat::PgText => "text",
+    let (form, mut rows) = match format {
+        CopyFormat::PgBinary => ("binary", None),
+        CopyFormat::PgText => ("text", None),
+        CopyFormat::Rows => ("text", Some(CopyEncoder::new(Form::Text))),
     };
     let freeze = if freeze { ", FREEZE" } else { "" };
     let list = copy_list(&names.join(", "));
-    let sql = format!("COPY {}{list} FROM STDIN (FORMAT {format}{freeze})", table.name.sql());
+    let sql = format!("COPY {}{list} FROM STDIN (FORMAT {form}{freeze})", table.name.sql());
     let mut sink = Box::pin(client.copy_in(&sql).await?);
     let mut sent = Loaded::default();
     while let Some(chunk) = stream.next().await {
@@ -247,7 +249,21 @@ async fn copy(
         let chunk = chunk?;
         sent.rows += chunk.rows;
         sent.bytes += chunk.bytes.len() as u64;
-        sink.send(chunk.bytes).await?;
+        let Some(encoder) = &mut rows else {
+            sink.send(chunk.bytes).await?;
+            continue;
+        };
+        let mut rest = chunk.bytes;
+        while !rest.is_empty() {
+            let cut = || Error::new(Kind::Protocol, "the source has cut a row in two");
+            let row = Row::split_from(&mut rest).ok_or_else(cut)?;
+            if let Some(full) = encoder.push(&row)? {
+                sink.send(full).await?;
+            }
+        }
+    }
+    if let Some(encoder) = rows {
+        sink.send(encoder.finish()).await?;
     }
     let rows = sink.as_mut().finish().await?;
     if rows != sent.rows {

@@ -111,7 +111,7 @@ impl Target for PgTarget {
     }
 
     fn copy_formats(&self) -> &'static [CopyFormat] {
-        &[CopyFormat::PgBinary, CopyFormat::PgText]
+        &[CopyFormat::PgBinary, CopyFormat::PgText, CopyFormat::Rows]
     }
 
     async fn begin_table(&self, lease: &Lease, source: &TableName, table: &Arc<TableSchema>) -> Result<()> {
