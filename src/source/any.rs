@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::postgres::{PgSnapshot, PgSource, PgStream};
 use super::{
     ChangeStream, CopyFormat, CopyStream, Head, Membership, Part, Reread, SlotState, Snapshot, Source, SourceIdentity,
-    StreamItem,
+    Standing, StreamItem,
 };
 use crate::change::{Budget, Chunk, Durable, Position, Row};
 use crate::config::Config;
@@ -129,6 +129,10 @@ impl Source for AnySource {
 
     async fn heartbeat(&self) -> Result<Option<Position>> {
         ask!(self, source => source.heartbeat().await)
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        ask!(self, source => source.standing().await)
     }
 
     async fn made(&self) -> Result<Vec<String>> {

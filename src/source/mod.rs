@@ -75,6 +75,19 @@ pub struct Head {
     pub server_limit_bytes: Option<u64>,
 }
 
+/// What a source shows of itself and of what it keeps for us, to whoever asks for the status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The server's version as it prints it.
+    pub version: String,
+    /// Where its log ends, and what it keeps.
+    pub head: Head,
+    /// What was confirmed to the slot last.
+    pub confirmed: Option<Position>,
+    /// Seconds for which sessions of ours have kept it from cleaning up old rows.
+    pub vacuum_held_seconds: Option<f64>,
+}
+
 /// A durable reading position that the source keeps for us.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotState {
@@ -154,6 +167,15 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Writes something harmless into the source's log, where the stream will meet it, so that a slot with nothing to read
     /// moves on while the rest of the server is busy. Where it ended; `None` where it would be of no use or may not be.
     fn heartbeat(&self) -> impl Future<Output = Result<Option<Position>>> + Send;
+
+    /// What `status` shows of it, asked on a connection of its own.
+    fn standing(&self) -> impl Future<Output = Result<Standing>> + Send {
+        async {
+            let version = self.identity().await?.version;
+            let confirmed = self.slot().await?.map(|slot| slot.confirmed);
+            Ok(Standing { version, confirmed, head: self.head().await?, vacuum_held_seconds: None })
+        }
+    }
 
     /// What [`Source::teardown`] would remove.
     fn made(&self) -> impl Future<Output = Result<Vec<String>>> + Send;

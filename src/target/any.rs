@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::parallel::Worker;
 use super::postgres::{PgApplier, PgTarget, State};
 use super::state::Lease;
-use super::{Applied, Applier, Batch, LoadMode, Loaded, Target};
+use super::{Applied, Applier, Batch, LoadMode, Loaded, Standing, Target};
 use crate::change::{ChunkMap, Durable, Position};
 use crate::config::{ApplyConfig, Config, Existing};
 use crate::error::Result;
@@ -58,6 +58,10 @@ impl Target for AnyTarget {
 
     async fn tables(&self, names: &[TableName]) -> Result<Vec<Option<Arc<TableSchema>>>> {
         ask!(self, target => target.tables(names).await)
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        ask!(self, target => target.standing().await)
     }
 
     async fn make_room(&self, tables: &[TableName], existing: Existing) -> Result<()> {

@@ -101,6 +101,19 @@ pub enum LoadMode {
     Chunk(i32),
 }
 
+/// What a target shows of itself, to whoever asks for the status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The server's version as it prints it.
+    pub version: String,
+    /// The target's clock.
+    pub now: Timestamp,
+    /// What waits for the cutover, in words: foreign keys and triggers that may not exist while changes are applied.
+    pub waiting: Option<String>,
+    /// Foreign keys that were made at the cutover and are not validated yet.
+    pub not_validated: u64,
+}
+
 /// A target. Cheap to clone: it holds addresses, not connections.
 pub trait Target: Clone + Send + Sync + 'static {
     /// Its applier.
@@ -114,6 +127,9 @@ pub trait Target: Clone + Send + Sync + 'static {
 
     /// The tables of these names as they are here; `None` where there is none.
     fn tables(&self, names: &[TableName]) -> impl Future<Output = Result<Vec<Option<Arc<TableSchema>>>>> + Send;
+
+    /// What `status` shows of it, asked on a connection of its own.
+    fn standing(&self) -> impl Future<Output = Result<Standing>> + Send;
 
     /// Checks that the tables are empty, or empties them, as `existing` says; the refusal names each with its count.
     fn make_room(&self, tables: &[TableName], existing: Existing) -> impl Future<Output = Result<()>> + Send;

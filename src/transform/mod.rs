@@ -315,7 +315,13 @@ mod tests {
     fn values_are_converted_alike_in_changes_and_copies_and_an_error_names_the_table() {
         let table = Arc::new(TableSchema::new(TableName::new("public", "users"), Vec::new(), None));
         let plan = TablePlan { convert: Some(Arc::new(Marking)), ..TablePlan::untouched(&table) };
-        let change = |new| RowChange { table: Arc::clone(&table), op: Op::Insert, old: None, old_is_key_only: false, new: Some(new) };
+        let change = |new| RowChange {
+            table: Arc::clone(&table),
+            op: Op::Insert,
+            old: None,
+            old_is_key_only: false,
+            new: Some(new),
+        };
         let changed = plan.apply(change(row(&[b"a", b"b"]))).unwrap();
         assert_eq!(changed.new, Some(row(&[b"+a", b"+b"])));
         let copied = [row(&[b"a", b"b"]), row(&[b"c"])].map(|row| row.as_bytes().clone()).concat();
@@ -323,7 +329,10 @@ mod tests {
         assert_eq!(Row::split_from(&mut copied), changed.new);
         assert_eq!(Row::split_from(&mut copied), Some(row(&[b"+c"])));
         assert!(copied.is_empty());
-        for error in [plan.apply(change(row(&[b""]))).unwrap_err(), plan.convert_rows(row(&[b""]).as_bytes().clone()).unwrap_err()] {
+        for error in [
+            plan.apply(change(row(&[b""]))).unwrap_err(),
+            plan.convert_rows(row(&[b""]).as_bytes().clone()).unwrap_err(),
+        ] {
             assert_eq!(error.kind(), Kind::BadRow);
             assert!(error.to_string().contains("public.users"), "{error}");
         }

@@ -9,13 +9,12 @@ use super::partitions;
 use crate::change::{LogFiles, Position};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::belongs;
-use crate::postgres::{ConnInfo, connect};
-use crate::source::postgres::PgSource;
-use crate::target::postgres::{State, late};
+use crate::pipeline::{Job, belongs};
+use crate::source::{AnySource, Source, Standing};
 use crate::target::state::{
     Checkpoint, Control, Cutover, CutoverStep, Health, Migration, Phase, RunReport, TableStage, TableState,
 };
+use crate::target::{AnyTarget, Target};
 use crate::telemetry::room_seconds;
 
 /// An end that does not answer in this time is reported as unreachable.
@@ -55,10 +54,9 @@ struct TargetSide {
 
 /// The facts now. Fails only if the config itself is of no use.
 pub async fn gather(config: &Config) -> Result<StatusFacts> {
-    let (source, target) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
-    let name = &config.migration.name;
+    let Job { source, target, .. } = Job::open(config.clone())?;
     let (at_source, at_target) =
-        tokio::join!(Box::pin(patiently(ask_source(&source, config))), Box::pin(patiently(ask_target(&target, name))));
+        tokio::join!(Box::pin(patiently(ask_source(&source))), Box::pin(patiently(ask_target(&target))));
     match &at_target {
         // Not an end that is away: a state that is not for this binary, or not of this config.
         Err(error) if error.kind() == Kind::Config => return Err(error.clone()),
@@ -68,9 +66,8 @@ pub async fn gather(config: &Config) -> Result<StatusFacts> {
     let verified = at_target.as_ref().ok().and_then(|t| t.migration.as_ref()).and_then(|m| m.verify.as_ref());
     let moved = match verified.and_then(|verify| verify.leaves.as_ref()).filter(|_| at_source.is_ok()) {
         Some(then) => {
-            let state = State::new(target.clone(), name);
             // An end that has gone meanwhile is told by the next look.
-            patiently(partitions::changed(&source, &state, then)).await.unwrap_or_default()
+            patiently(partitions::changed(&source, target.state(), then)).await.unwrap_or_default()
         }
         None => None,
     };
@@ -89,38 +86,29 @@ async fn patiently<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, asking).await.map_err(late)?
 }
 
-async fn ask_source(info: &ConnInfo, config: &Config) -> Result<SourceSide> {
-    let client = connect(info, "cutwater status").await?;
-    let ours = format!("cutwater_{}", config.migration.name);
-    let given = PgSource::of(config)?;
-    let row = client.query_one(include_str!("head.sql"), &[&given.slot_name(), &info.session_name(&ours)]).await?;
-    let retained = row.get::<_, Option<i64>>(3).map(|bytes| bytes.max(0) as u64);
-    let safe: Option<i64> = row.get(5);
+async fn ask_source(source: &AnySource) -> Result<SourceSide> {
+    let Standing { head, version, confirmed, vacuum_held_seconds } = source.standing().await?;
     Ok(SourceSide {
-        time: micros(row.get(0))?,
-        head: row.get::<_, &str>(1).parse()?,
-        files: LogFiles::default(),
-        version: row.get(2),
-        retained,
-        slot_status: row.get(4),
-        server_limit: retained.zip(safe).map(|(kept, safe)| kept.saturating_add_signed(safe)),
-        confirmed: row.get::<_, Option<&str>>(6).map(str::parse).transpose()?,
-        vacuum_held: row.get(7),
+        time: head.time,
+        head: head.position,
+        files: head.files,
+        version,
+        retained: head.retained_bytes,
+        slot_status: head.slot_status,
+        server_limit: head.server_limit_bytes,
+        confirmed,
+        vacuum_held: vacuum_held_seconds,
     })
 }
 
-async fn ask_target(info: &ConnInfo, name: &str) -> Result<TargetSide> {
-    let client = connect(info, "cutwater status").await?;
-    let sql = "SELECT split_part(current_setting('server_version'), ' ', 1),
-                      (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let row = client.query_one(sql, &[]).await?;
-    let state = State::new(info.clone(), name);
-    let made_late = state.late().await?;
+async fn ask_target(target: &AnyTarget) -> Result<TargetSide> {
+    let standing = target.standing().await?;
+    let state = target.state();
     Ok(TargetSide {
-        late_waiting: late::count(&late::missing(&client, &made_late).await?),
-        not_validated: late::unvalidated(&client, &made_late).await?.len() as u64,
-        version: row.get(0),
-        now: micros(row.get(1))?,
+        late_waiting: standing.waiting,
+        not_validated: standing.not_validated,
+        version: standing.version,
+        now: standing.now,
         migration: state.migration().await?,
         checkpoint: state.checkpoint().await?,
         tables: state.tables().await?,
@@ -129,10 +117,6 @@ async fn ask_target(info: &ConnInfo, name: &str) -> Result<TargetSide> {
         cutover: state.cutover().await?,
         control: state.control().await?,
     })
-}
-
-fn micros(value: i64) -> Result<Timestamp> {
-    Timestamp::from_microsecond(value).map_err(|error| Error::new(Kind::Internal, error.to_string()))
 }
 
 fn end(label: String, version: Option<String>, error: Option<&Error>) -> EndFacts {

@@ -6,21 +6,19 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::postgres::{ConnInfo, connect};
 use crate::schema::{Leaves, TableName};
-use crate::source::postgres::partitions;
+use crate::source::{AnySource, Source};
 use crate::target::postgres::State;
 
 /// What happened, and to which table; of several the first, and how many more.
-pub(super) async fn changed(source: &ConnInfo, state: &State, then: &Leaves) -> Result<Option<(String, String)>> {
+pub(super) async fn changed(source: &AnySource, state: &State, then: &Leaves) -> Result<Option<(String, String)>> {
     let shapes = state.shapes().await?;
     let known = shapes.into_iter().filter(|(name, _)| then.0.contains_key(&name.to_string()));
     let tables: HashMap<u32, TableName> = known.map(|(name, shape)| (shape.id, name)).collect();
     if tables.is_empty() {
         return Ok(None);
     }
-    let client = connect(source, "cutwater status").await?;
-    let now = partitions::read(&client, &tables).await?;
+    let now = source.leaves(&tables).await?;
     let changes = state.without_known_leaves(then.until(&now)).await?;
     Ok(changes.first().map(|first| {
         let more =

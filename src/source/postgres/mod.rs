@@ -29,6 +29,7 @@ mod relation;
 mod reread;
 mod setup;
 mod snapshot;
+mod standing;
 mod stream;
 
 use std::collections::HashMap;
@@ -42,7 +43,7 @@ pub use relation::describe_difference;
 pub use snapshot::PgSnapshot;
 pub use stream::PgStream;
 
-use super::{Head, Membership, Reread, SlotState, Source, SourceIdentity};
+use super::{Head, Membership, Reread, SlotState, Source, SourceIdentity, Standing};
 use crate::change::{Budget, LogFiles, Lsn, Position, Row};
 use crate::config::{Config, SourceConfig};
 use crate::error::{Context, Error, Kind, Result};
@@ -278,6 +279,10 @@ impl Source for PgSource {
         };
         let written = written.await.with_context(|| self.on("writing a heartbeat"))?;
         Ok(written.map(Position::from))
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        standing::ask(self).await
     }
 
     async fn made(&self) -> Result<Vec<String>> {

@@ -244,7 +244,9 @@ impl Snapshot for PgSnapshot {
         let format_name = match format {
             CopyFormat::PgBinary => "binary",
             CopyFormat::PgText => "text",
-            CopyFormat::Rows => return Err(Error::new(Kind::Internal, "a Postgres server does not give rows as they are")),
+            CopyFormat::Rows => {
+                return Err(Error::new(Kind::Internal, "a Postgres server does not give rows as they are"));
+            }
         };
         let command = format!("COPY (SELECT {} {}) TO STDOUT (FORMAT {format_name})", names.join(", "), part.selection);
         let cut = self.files.lock().expect("no panic while it is held").get(&part.selection).cloned();

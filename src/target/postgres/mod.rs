@@ -43,18 +43,20 @@ mod worker;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 pub use apply::PgApplier;
 pub use repair::{Reader, Ready, Repairer, RowVersion, Rows, Writes};
 pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, Routing, State, Tracked, fenced};
 
 use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
 use crate::target::state::Lease;
-use crate::target::{LoadMode, Loaded, Target};
+use crate::target::{LoadMode, Loaded, Standing, Target};
 use load::Copying;
 
 /// A Postgres database that a migration writes to.
@@ -96,6 +98,21 @@ impl Target for PgTarget {
         let client = self.connect().await?;
         let all = crate::postgres::catalog::tables(&client).await?;
         Ok(names.iter().map(|name| all.iter().find(|table| table.name == *name).cloned()).collect())
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        let client = connect(&self.info, "cutwater status").await?;
+        let sql = "SELECT split_part(current_setting('server_version'), ' ', 1),
+                          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+        let row = client.query_one(sql, &[]).await?;
+        let now = Timestamp::from_microsecond(row.get(1));
+        let made_late = self.state.late().await?;
+        Ok(Standing {
+            version: row.get(0),
+            now: now.map_err(|error| Error::new(Kind::Internal, error.to_string()))?,
+            waiting: late::count(&late::missing(&client, &made_late).await?),
+            not_validated: late::unvalidated(&client, &made_late).await?.len() as u64,
+        })
     }
 
     async fn make_room(&self, tables: &[TableName], existing: Existing) -> Result<()> {
