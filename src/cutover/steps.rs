@@ -9,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch, views};
 use crate::error::{Context, Error, Kind, Result};
-use crate::pipeline::membership;
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
 use crate::source::postgres::head;
 use crate::target::state::{CutoverStep, Phase, TableStage};
 use crate::verify::changed::{self, Scope};
-use crate::verify::{self, behind};
+use crate::verify::{self, behind, published};
 
 const POLL: Duration = Duration::from_millis(10);
 /// Between two tries to undo.
@@ -259,7 +258,7 @@ impl Steps for Real<'_> {
             return Err(Error::new(Kind::Transient, why).context("reading on behind the fence"));
         }
         let Parts { ends, plan, .. } = self.parts;
-        membership::unbroken(&ends.state, self.client()?, &ends.publication, plan).await?;
+        published::unbroken(self.client()?, ends, plan).await?;
         let attempt = state.cutover().await?.filter(|attempt| attempt.nonce == self.done.nonce);
         not_broken(attempt.and_then(|attempt| attempt.broken))
     }

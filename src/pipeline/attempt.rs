@@ -498,7 +498,7 @@ impl Following<'_> {
         let names: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
         let there = job.target.tables(&names).await?;
         let binary = job.source.set_binary(snapshot::all_binary(plan, &there));
-        let rules = (&job.config.transform[..], job.config.apply.ddl);
+        let rules = (&job.config.transform[..], job.ddl());
         let mut shapes = Shapes::new(&job.source, rules, binary, plan, job.target.state().shapes().await?, there);
         let partitions = Watch::new(&job.source, job.target.state(), leaves::partitioned(plan)).await?;
         let stream = job.source.stream(from.get(), &sources, &budget).await?;

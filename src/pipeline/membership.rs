@@ -3,7 +3,7 @@
 //! What is changed in a table while it is not published, or published in part, never comes; and afterwards the
 //! publication looks as it did before. So what makes a table published is written down before its copy begins
 //! ([`record`]) and compared at every start of the stream ([`Watch::begin`]), every few seconds ([`Watch::look`]), by the
-//! cutover's gate, and once more behind its fence, where nothing can be lost any more ([`unbroken`]).
+//! cutover's gate, and once more behind its fence, where nothing can be lost any more.
 //!
 //! In: the source's catalogue, the state. Out: nothing, or the error that names the tables of which changes may be
 //! missing. A copy of a table, or a repair after which both ends are equal, writes down what is the case then.
@@ -13,12 +13,9 @@ use std::sync::Arc;
 
 use super::Job;
 use crate::error::{Kind, Result};
-use crate::postgres::Client;
 use crate::schema::{TableName, TableSchema};
-use crate::source::postgres::membership;
 use crate::source::{AnySource, Membership, Source};
 use crate::target::Target;
-use crate::target::postgres::State;
 use crate::target::state::Lease;
 use crate::transform::Plan;
 
@@ -68,21 +65,4 @@ impl Watch {
         let now = self.source.memberships(&ids).await?;
         self.source.unbroken(&self.ids, &self.recorded, &now)
     }
-}
-
-/// By what the plan's tables are published now.
-pub async fn now(source: &Client, publication: &str, plan: &Plan) -> Result<Vec<(TableName, Membership)>> {
-    let ids: Vec<u32> = plan.tables().map(|table| table.source.id).collect();
-    let mut now = membership::read(source, publication, &ids).await?;
-    Ok(plan.tables().filter_map(|table| Some((table.source.name.clone(), now.remove(&table.source.id)?))).collect())
-}
-
-/// Compares once.
-pub async fn unbroken(state: &State, source: &Client, publication: &str, plan: &Plan) -> Result<()> {
-    let recorded = state.memberships().await?;
-    let tables: HashMap<u32, TableName> =
-        plan.tables().map(|table| (table.source.id, table.source.name.clone())).collect();
-    let ids: Vec<u32> = tables.keys().copied().collect();
-    let now = membership::read(source, publication, &ids).await?;
-    membership::unbroken(publication, &tables, &recorded, &now)
 }

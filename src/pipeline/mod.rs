@@ -57,7 +57,7 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use self::vitals::Vitals;
-use crate::config::Config;
+use crate::config::{Config, Ddl};
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::schema::{Patterns, TableName};
 use crate::source::{AnySource, Source};
@@ -91,6 +91,13 @@ impl Job {
         let source = AnySource::of(&config)?;
         let target = AnyTarget::of(&config)?;
         Ok(Job { source, target, config, mends: false })
+    }
+
+    /// What is done when the source's tables are altered. Statements of one engine are none of another's.
+    pub fn ddl(&self) -> Ddl {
+        match (&self.source, &self.target) {
+            (AnySource::Postgres(_), AnyTarget::Postgres(_)) => self.config.apply.ddl,
+        }
     }
 
     /// The source's tables that match `[source] tables`, through the rules.

@@ -132,7 +132,10 @@ fn difference(planned: &TableSchema, now: &TableSchema) -> Option<String> {
     for column in &planned.columns {
         match now.column(&column.name) {
             None => return Some(format!("column {:?} is gone", column.name)),
-            Some(other) if (other.ty.oid, other.ty.modifier) != (column.ty.oid, column.ty.modifier) => {
+            Some(other)
+                if (other.ty.oid, other.ty.modifier) != (column.ty.oid, column.ty.modifier)
+                    || (other.ty.oid == 0 && other.ty.display != column.ty.display) =>
+            {
                 return Some(format!("column {:?} is now {}", column.name, other.ty.display));
             }
             Some(_) => {}
@@ -174,22 +177,26 @@ async fn tables_to_copy<T: Target>(
     let names: Vec<TableName> = waiting.iter().map(|table| table.shaped.name.clone()).collect();
     let there = target.tables(&names).await?;
     let (mut tables, mut unfit) = (Vec::with_capacity(waiting.len()), Vec::new());
-    for (plan, there) in waiting.into_iter().zip(there) {
-        let name = &plan.source.name;
-        let format = format_for(plan, there.as_deref(), (given, target.copy_formats()));
+    for (planned, there) in waiting.into_iter().zip(there) {
+        let name = &planned.source.name;
+        let format = format_for(planned, there.as_deref(), (given, target.copy_formats()));
+        let fitted = match &there {
+            Some(there) if format.is_ok() => plan.fitted(planned, there),
+            _ => Ok(Arc::clone(planned)),
+        };
         let counters = progress.table(name);
         let missing = || Error::new(Kind::Internal, format!("{name} is not in the state's list of tables"));
-        let table = |format| {
+        let table = |plan: Arc<TablePlan>, format| {
             Ok::<_, Error>(Arc::new(Table {
                 columns: plan.shaped.columns.iter().map(|column| column.name.clone()).collect(),
                 format,
                 progress: counters.ok_or_else(missing)?,
-                plan: Arc::clone(plan),
+                plan,
             }))
         };
-        match format {
-            Ok(format) => tables.push(table(format)?),
-            Err(error) => unfit.push((table(CopyFormat::Rows)?, error)),
+        match format.and_then(|format| Ok((format, fitted?))) {
+            Ok((format, plan)) => tables.push(table(plan, format)?),
+            Err(error) => unfit.push((table(Arc::clone(planned), CopyFormat::Rows)?, error)),
         }
     }
     tables.sort_by_key(|table| std::cmp::Reverse((table.plan.source.bytes, table.plan.source.estimated_rows)));

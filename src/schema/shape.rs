@@ -33,11 +33,11 @@ pub struct ShapeColumn {
     pub number: Option<i16>,
     /// Its name.
     pub name: String,
-    /// The source's OID of its type.
+    /// The source's OID of its type; 0 where its types have no numbers.
     pub type_oid: u32,
     /// The type's modifier.
     pub modifier: i32,
-    /// `character varying(40)`, for people.
+    /// `character varying(40)`, for people, and where types have no numbers for comparisons.
     pub display: String,
 }
 
@@ -69,7 +69,10 @@ impl Shape {
         self.id == table.id
             && self.columns.len() == table.columns.len()
             && self.columns.iter().zip(&table.columns).all(|(mine, column)| {
-                mine.name == column.name && mine.type_oid == column.ty.oid && mine.modifier == column.ty.modifier
+                mine.name == column.name
+                    && mine.type_oid == column.ty.oid
+                    && mine.modifier == column.ty.modifier
+                    && (column.ty.oid != 0 || mine.display == column.ty.display)
             })
             && self.key.iter().eq(table.key_columns().map(|column| &column.name))
     }
@@ -136,4 +139,22 @@ pub struct ShapeChange {
     pub afterwards: Vec<String>,
     /// The shape from here on, to be remembered in the same transaction.
     pub shape: Shape,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Column, ColumnType};
+
+    #[test]
+    fn types_without_numbers_are_told_apart_by_their_text() {
+        let table = |oid: u32, display: &str| {
+            let ty = ColumnType { display: display.to_owned(), ..ColumnType::built_in(oid, display) };
+            TableSchema::new(TableName::new("shop", "orders"), vec![Column::new("total", ty)], None)
+        };
+        let shape = |table: &TableSchema| Shape::of(table, &Facts::default());
+        assert!(shape(&table(0, "decimal(10,2)")).is_of(&table(0, "decimal(10,2)")));
+        assert!(!shape(&table(0, "decimal(10,2)")).is_of(&table(0, "decimal(12,2)")));
+        assert!(shape(&table(23, "integer")).is_of(&table(23, "int4")), "the number says what it is");
+    }
 }

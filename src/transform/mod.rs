@@ -21,6 +21,13 @@ use crate::schema::{Key, Pattern, TableName, TableSchema};
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     tables: BTreeMap<TableName, Arc<TablePlan>>,
+    conversion: Option<Arc<dyn Conversion>>,
+}
+
+/// How the values of one engine become those of another.
+pub trait Conversion: fmt::Debug + Send + Sync {
+    /// What converts the rows of a table into one that looks like `there` at the target.
+    fn compile(&self, table: &TablePlan, there: &TableSchema) -> Result<Arc<dyn Convert>>;
 }
 
 /// Makes a row of another engine's values out of one that has the plan's columns. Compiled once a table.
@@ -91,7 +98,20 @@ impl Plan {
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&TableName) -> bool) -> Plan {
         let tables = self.tables.iter().filter(|(name, _)| wanted(name));
-        Plan { tables: tables.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect() }
+        let tables = tables.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect();
+        Plan { tables, conversion: self.conversion.clone() }
+    }
+
+    /// The same between two engines.
+    #[must_use]
+    pub fn converting(self, conversion: Arc<dyn Conversion>) -> Plan {
+        Plan { conversion: Some(conversion), ..self }
+    }
+
+    /// A plan for rows that are to be written to `there`: with what converts them, if the engines differ.
+    pub fn fitted(&self, table: &Arc<TablePlan>, there: &TableSchema) -> Result<Arc<TablePlan>> {
+        let Some(conversion) = &self.conversion else { return Ok(Arc::clone(table)) };
+        Ok(Arc::new(TablePlan { convert: Some(conversion.compile(table, there)?), ..TablePlan::clone(table) }))
     }
 
     /// Takes in the tables of another plan that it does not have itself.
@@ -305,6 +325,30 @@ mod tests {
             }
             Ok(fields.iter().map(|value| value.as_ref().map_or(Datum::Null, |value| Datum::Text(value))).collect())
         }
+    }
+
+    /// Marks what goes to a table that has a column for each of the plan's.
+    #[derive(Debug)]
+    struct MarkingAll;
+
+    impl Conversion for MarkingAll {
+        fn compile(&self, table: &TablePlan, there: &TableSchema) -> Result<Arc<dyn Convert>> {
+            let why = || Error::new(Kind::Schema, "the target lacks a column");
+            (table.columns.len() == there.columns.len()).then(|| Arc::new(Marking) as _).ok_or_else(why)
+        }
+    }
+
+    #[test]
+    fn a_plan_between_two_engines_is_fitted_to_the_target_s_table_and_so_are_its_parts() {
+        let table = Arc::new(TableSchema::new(TableName::new("public", "users"), Vec::new(), None));
+        let plan = Plan::compile(&[], &[Arc::clone(&table)]).unwrap();
+        let planned = Arc::clone(plan.get(&table.name).unwrap());
+        assert!(plan.fitted(&planned, &table).unwrap().convert.is_none(), "one engine: nothing to convert");
+        let plan = plan.converting(Arc::new(MarkingAll)).only(|_| true);
+        let fitted = plan.fitted(&planned, &table).unwrap();
+        assert_eq!(fitted.convert_rows(row(&[b"a"]).as_bytes().clone()).unwrap(), row(&[b"+a"]).as_bytes());
+        let planned = Arc::new(TablePlan { columns: vec![0], ..TablePlan::clone(&planned) });
+        assert_eq!(plan.fitted(&planned, &table).unwrap_err().kind(), Kind::Schema);
     }
 
     fn row(values: &[&[u8]]) -> Row {

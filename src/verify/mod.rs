@@ -16,6 +16,7 @@ pub mod changed;
 pub mod columns;
 pub mod follower;
 pub mod partitions;
+pub mod published;
 mod recheck;
 pub mod repair;
 mod sql;
@@ -30,7 +31,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, Kind, Result};
 pub use crate::pipeline::behind;
-use crate::pipeline::membership;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Leaves, TableName};
 use crate::source::postgres::head;
@@ -208,7 +208,7 @@ pub async fn run_and_repair(
     }
     let aside = ends.state.set_aside().await?;
     let leaves = partitions::now(ends, plan).await?;
-    let published = membership::now(&source, &ends.publication, plan).await?;
+    let published = published::now(&source, ends, plan).await?;
     let all = Options { named_rows: usize::MAX, ..options.clone() };
     let (mut report, generation) = compare(ends, plan, &all, progress, shutdown).await?;
     if let Some(why) = report.behind.clone().filter(|_| !report.clean()) {

@@ -5,11 +5,10 @@ use tokio_postgres::types::ToSql;
 use super::{Look, Verdict};
 use crate::cutover::sequences as sequence_plan;
 use crate::error::{Context, Error, Kind, Result};
-use crate::pipeline::membership;
 use crate::postgres::Client;
 use crate::source::postgres::fence;
 use crate::target::state::{Phase, TableStage, TableState};
-use crate::verify::{behind, columns, partitions};
+use crate::verify::{behind, columns, partitions, published};
 
 /// A question about the tables and every partition below them.
 macro_rules! of_tree {
@@ -94,9 +93,7 @@ pub(super) async fn paused(look: &Look<'_>) -> Result<Verdict> {
 
 /// Every table was published without a break since its copy.
 pub(super) async fn published(look: &Look<'_>) -> Result<Verdict> {
-    match membership::unbroken(&look.parts.ends.state, &look.source, &look.parts.ends.publication, &look.parts.plan)
-        .await
-    {
+    match published::unbroken(&look.source, &look.parts.ends, &look.parts.plan).await {
         Ok(()) => Ok(Verdict::open("published")),
         Err(error) if error.kind() == Kind::Schema => {
             Ok(Verdict::closed(error.message(), error.suggestion().unwrap_or_default()))

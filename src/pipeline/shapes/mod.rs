@@ -37,6 +37,8 @@ type Place<'a> = &'a (dyn Display + Sync);
 /// What the tables of a stream look like, and how that became so.
 pub struct Shapes {
     source: AnySource,
+    /// How plans are fitted to the target's tables: a plan without tables.
+    fitting: Plan,
     rules: Vec<TransformRule>,
     follow: bool,
     /// Whether the stream's values are in binary form.
@@ -83,6 +85,7 @@ impl Shapes {
         });
         Shapes {
             tables: known.collect(),
+            fitting: plan.only(|_| false),
             source: source.clone(),
             rules: rules.to_vec(),
             follow: ddl == Ddl::Follow,
@@ -101,7 +104,12 @@ impl Shapes {
 
     /// How rows of this description are written from now on. `at` is where in the log it was met.
     pub async fn learn(&mut self, table: &Arc<TableSchema>, at: Option<&CommitStart>) -> Result<Learned> {
-        self.learn_as(table, at.map(|at| at as Place<'_>), false).await
+        let Learned { plan, change } = self.learn_as(table, at.map(|at| at as Place<'_>), false).await?;
+        let plan = match self.tables.get(&plan.source.name) {
+            Some(known) => self.fitting.fitted(&plan, &known.target)?,
+            None => plan,
+        };
+        Ok(Learned { plan, change })
     }
 
     /// `current`: it is the catalogue's description, and the stream has come to where it looked so.
@@ -277,10 +285,11 @@ impl Shapes {
     }
 }
 
-/// Gives columns that the stream describes by an OID alone the types that the catalogue knows.
+/// Gives columns that the stream describes by a type's number alone the types that the catalogue knows.
 fn complete(table: &mut Arc<TableSchema>, now: &[Arc<TableSchema>]) {
-    let same =
-        |a: &crate::schema::ColumnType, b: &crate::schema::ColumnType| (a.oid, a.modifier) == (b.oid, b.modifier);
+    let same = |a: &crate::schema::ColumnType, b: &crate::schema::ColumnType| {
+        a.oid != 0 && (a.oid, a.modifier) == (b.oid, b.modifier)
+    };
     for column in &mut Arc::make_mut(table).columns {
         let all = || now.iter().flat_map(|table| &table.columns);
         if let Some(known) = all().find(|other| same(&other.ty, &column.ty)) {

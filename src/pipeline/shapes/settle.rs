@@ -48,14 +48,8 @@ pub async fn settle(job: &Job, lease: &Lease, plan: &Plan) -> Result<()> {
     }
     let names: Vec<TableName> = behind.iter().map(|(table, _)| table.shaped.name.clone()).collect();
     let there = job.target.tables(&names).await?;
-    let mut shapes = Shapes::new(
-        &job.source,
-        (&job.config.transform, job.config.apply.ddl),
-        false,
-        &Plan::default(),
-        HashMap::new(),
-        vec![],
-    );
+    let mut shapes =
+        Shapes::new(&job.source, (&job.config.transform, job.ddl()), false, &Plan::default(), HashMap::new(), vec![]);
     for ((table, shape), there) in behind.into_iter().zip(there) {
         let name = table.source.name.clone();
         let facts = facts.remove(&table.source.id).unwrap_or_default();

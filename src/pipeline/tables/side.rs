@@ -90,7 +90,7 @@ impl Side {
         let targets: Vec<TableName> = plan.tables().map(|table| table.shaped.name.clone()).collect();
         let there = job.target.tables(&targets).await?;
         let binary = job.source.may_be_binary(snapshot::all_binary(&plan, &there));
-        let rules = (&job.config.transform[..], job.config.apply.ddl);
+        let rules = (&job.config.transform[..], job.ddl());
         let shapes = Shapes::new(&job.source, rules, binary, &plan, state.shapes().await?, there);
         let stream = copy.follow(&sources, &budget, binary).await?;
         let copied_at = sources.iter().map(|table| (table.id, copy.position().clone())).collect();
