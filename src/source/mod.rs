@@ -123,7 +123,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// The slot of this migration, if it exists. For an engine without slots: what of its log is still there.
     fn slot(&self) -> impl Future<Output = Result<Option<SlotState>>> + Send;
 
-    /// Whether the slot was made by an administrator: it is used, and neither made nor dropped.
+    /// Whether the slot is there without us: an administrator made it, or the engine keeps its log for everybody. It is
+    /// used, and neither made nor dropped.
     fn slot_is_given(&self) -> bool {
         false
     }

@@ -2,32 +2,19 @@
 //!
 //! In: a config and the plan of its tables. Out: [`Finding`]s, each with the command that fixes it. Settings are read,
 //! privileges are *tried* in transactions that are rolled back: a catalogue does not know what a managed service adds
-//! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything.
+//! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything. What is looked
+//! at is a matter of the pair of engines, each in a folder of its own.
 
-mod grants;
-mod late;
-mod not_carried;
-mod pooler;
-mod source;
-mod standby;
-mod target;
-mod types;
-mod views;
+mod postgres;
 
 use std::fmt;
 
-pub use grants::{Grant, Grants, grants};
 use serde::Serialize;
 
-use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::Job;
-use crate::pipeline::dump::PgDump;
-use crate::postgres::connect;
-use crate::source::AnySource;
-use crate::source::postgres::PgSource;
-use crate::target::AnyTarget;
-use crate::target::postgres::PgTarget;
+use crate::source::{AnySource, Source};
+use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
 
 /// How bad it is.
@@ -156,47 +143,68 @@ impl Finding {
 pub async fn inspect(job: &Job, plan: &Plan) -> Result<Report> {
     match (&job.source, &job.target) {
         (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
-            between_postgres(&job.config, source, target, plan).await
+            postgres::between(&job.config, source, target, plan).await
         }
     }
 }
 
-async fn between_postgres(config: &Config, given: &PgSource, target: &PgTarget, plan: &Plan) -> Result<Report> {
-    let (from, to) = (given.info(), target.info());
-    let application = format!("cutwater_{}", config.migration.name);
-    let (old, new) = tokio::try_join!(connect(from, "cutwater check"), connect(to, "cutwater check"))?;
-    let mut report = Report::default();
-    let facts = source::settings(&old, config, &application, &mut report).await?;
-    source::tables(&old, &from.user, plan, &mut report).await?;
-    types::columns(&old, plan, &mut report).await?;
-    source::privileges(&old, given, plan, &facts, &mut report).await?;
-    source::transactions(&old, &mut report).await?;
-    target::server(&new, &to.user, from, to, &facts, &mut report).await?;
-    types::at_target(&old, &new, plan, &mut report).await?;
-    late::look(&old, &new, &to.user, plan, &mut report).await?;
-    let absent = target::tables(&new, config, plan, &mut report).await?;
-    programs(&facts, absent, &mut report).await;
-    views::look(&old, &mut report).await?;
-    if config.apply.workers > 1 {
-        let text = format!(
-            "{} workers apply the changes ([apply] workers): a reader of the target may see a transaction of several tables \
-             in part.\nA cutover ends as exact as with one",
-            config.apply.workers
-        );
-        report.note(End::Target, "workers", text);
+/// One statement and what it is for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Grant {
+    /// The statement, with its semicolon.
+    pub sql: String,
+    /// What it is for, in a few words.
+    pub why: &'static str,
+}
+
+/// Every right that a migration needs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Grants {
+    /// For an administrator of the source, connected to its database.
+    pub source: Vec<Grant>,
+    /// For an administrator of the target, connected to its database.
+    pub target: Vec<Grant>,
+}
+
+impl Grants {
+    /// One script with both parts. Each part is for its own server.
+    pub fn script(&self, job: &Job) -> String {
+        let mut text = String::new();
+        let ends = [("source", job.source.label(), &self.source), ("target", job.target.label(), &self.target)];
+        for (end, label, list) in ends {
+            text.push_str(&format!("-- on the {end}, {label}, as an administrator\n"));
+            let mut why = "";
+            for grant in list {
+                if grant.why != why {
+                    why = grant.why;
+                    text.push_str(&format!("-- {why}\n"));
+                }
+                text.push_str(&grant.sql);
+                text.push('\n');
+            }
+            text.push('\n');
+        }
+        text.trim_end().to_owned()
     }
-    not_carried::list(&old, given.slot_name(), &mut report).await?;
-    Ok(report)
+}
+
+/// Asks both ends for the rights that are needed, and writes them down.
+pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
+    match (&job.source, &job.target) {
+        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
+            postgres::grants(&job.config, (source.info(), target.info()), plan).await
+        }
+    }
 }
 
 /// Looks for a connection pooler in the way of either end: before everything else, because nothing else works behind one.
 pub async fn poolers(job: &Job) -> Result<Report> {
     let mut report = Report::default();
     match &job.source {
-        AnySource::Postgres(source) => pooler::look(End::Source, source.info(), &mut report).await?,
+        AnySource::Postgres(source) => postgres::pooler::look(End::Source, source.info(), &mut report).await?,
     }
     match &job.target {
-        AnyTarget::Postgres(target) => pooler::look(End::Target, target.info(), &mut report).await?,
+        AnyTarget::Postgres(target) => postgres::pooler::look(End::Target, target.info(), &mut report).await?,
     }
     Ok(report)
 }
@@ -204,20 +212,6 @@ pub async fn poolers(job: &Job) -> Result<Report> {
 /// What the source has and no migration of tables carries over.
 pub async fn left_behind(job: &Job) -> Result<Vec<String>> {
     match &job.source {
-        AnySource::Postgres(source) => not_carried::not_carried(&source.connect().await?, source.slot_name()).await,
-    }
-}
-
-/// `pg_dump` is needed where tables are to be made.
-async fn programs(source: &source::SourceFacts, absent: usize, report: &mut Report) {
-    match PgDump::find(u32::try_from(source.version_num / 10_000).unwrap_or_default()).await {
-        Ok(found) => report.pass(End::Here, "pg_dump", format!("pg_dump {} ({})", found.major, found.path.display())),
-        Err(_) if absent == 0 => report.pass(End::Here, "pg_dump", "pg_dump is not needed: every table is there"),
-        Err(error) => {
-            let finding = report.fail(End::Here, "pg_dump", error.kind(), error.why());
-            if let Some(fix) = error.suggestion() {
-                finding.fix(fix);
-            }
-        }
+        AnySource::Postgres(source) => postgres::left_behind(source).await,
     }
 }

@@ -3,47 +3,27 @@
 //! In: the plan and both databases, seen through the roles of the URLs, which need no right but to connect. Out:
 //! [`Grants`]: exact for these tables, schemas and roles, whatever they may do already. Nothing is granted here.
 
-use serde::Serialize;
 use tokio_postgres::Row;
 
+use super::{Grant, Grants};
 use crate::config::Config;
 use crate::error::{Context, Result};
-use crate::pipeline::Job;
-use crate::postgres::{Client, connect};
+use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Ident, TableName};
-use crate::source::{AnySource, Source as _};
-use crate::target::{AnyTarget, Target as _};
 use crate::transform::Plan;
-
-/// One statement and what it is for.
-#[derive(Debug, Clone, Serialize)]
-pub struct Grant {
-    /// The statement, with its semicolon.
-    pub sql: String,
-    /// What it is for, in a few words.
-    pub why: &'static str,
-}
-
-/// All of them, by end.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Grants {
-    /// For an administrator of the source, connected to its database.
-    pub source: Vec<Grant>,
-    /// For an administrator of the target, connected to its database.
-    pub target: Vec<Grant>,
-}
 
 fn grant(list: &mut Vec<Grant>, sql: impl Into<String>, why: &'static str) {
     list.push(Grant { sql: sql.into(), why });
 }
 
 /// Asks both ends and writes them down.
-pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
-    let (from, to) = match (&job.source, &job.target) {
-        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => (source.info(), target.info()),
-    };
+pub(in crate::pipeline::preflight) async fn grants(
+    config: &Config,
+    (from, to): (&ConnInfo, &ConnInfo),
+    plan: &Plan,
+) -> Result<Grants> {
     let (old, new) = tokio::try_join!(connect(from, "cutwater check"), connect(to, "cutwater check"))?;
-    let source = Box::pin(at_source(&job.config, &old, plan)).await.context("working out the source's grants")?;
+    let source = Box::pin(at_source(config, &old, plan)).await.context("working out the source's grants")?;
     let target = Box::pin(at_target(&old, &new, plan)).await.context("working out the target's grants")?;
     Ok(Grants { source, target })
 }
@@ -78,7 +58,10 @@ async fn at_source(config: &Config, client: &Client, plan: &Plan) -> Result<Vec<
     let why = if own_publication { "makes the publication and the schema cutwater" } else { "connects" };
     grant(&mut list, format!("GRANT {database_rights} ON DATABASE {database} TO {role};"), why);
     for row in client
-        .query(concat!(include_str!("../../postgres/tree.sql"), include_str!("grants_source.sql")), &[&schemas, &names])
+        .query(
+            concat!(include_str!("../../../postgres/tree.sql"), include_str!("grants_source.sql")),
+            &[&schemas, &names],
+        )
         .await?
     {
         let (kind, what): (&str, &str) = (row.get(0), row.get(1));
@@ -210,26 +193,4 @@ async fn at_target(old: &Client, new: &Client, plan: &Plan) -> Result<Vec<Grant>
         }
     }
     Ok(list)
-}
-
-impl Grants {
-    /// One script with both parts. Each part is for its own server.
-    pub fn script(&self, job: &Job) -> String {
-        let mut text = String::new();
-        let ends = [("source", job.source.label(), &self.source), ("target", job.target.label(), &self.target)];
-        for (end, label, list) in ends {
-            text.push_str(&format!("-- on the {end}, {label}, as an administrator\n"));
-            let mut why = "";
-            for grant in list {
-                if grant.why != why {
-                    why = grant.why;
-                    text.push_str(&format!("-- {why}\n"));
-                }
-                text.push_str(&grant.sql);
-                text.push('\n');
-            }
-            text.push('\n');
-        }
-        text.trim_end().to_owned()
-    }
 }

@@ -24,7 +24,7 @@ pub(super) async fn look(old: &Client, new: &Client, user: &str, plan: &Plan, re
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         plan.tables().map(|table| (table.source.name.schema.as_str(), table.source.name.table.as_str())).unzip();
     let row = old
-        .query_one(concat!(include_str!("../../postgres/tree.sql"), include_str!("late.sql")), &[&schemas, &names])
+        .query_one(concat!(include_str!("../../../postgres/tree.sql"), include_str!("late.sql")), &[&schemas, &names])
         .await
         .context("counting foreign keys and triggers")?;
     let number = |index: usize| usize::try_from(row.get::<_, i64>(index)).unwrap_or(0);

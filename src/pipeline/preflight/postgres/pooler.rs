@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 
 /// Looks at one end. Only simple statements: prepared ones are what a pooler breaks first.
-pub(super) async fn look(end: End, info: &ConnInfo, report: &mut Report) -> Result<()> {
+pub(in crate::pipeline::preflight) async fn look(end: End, info: &ConnInfo, report: &mut Report) -> Result<()> {
     match changes_process(info).await {
         Ok(false) => {
             report.pass(end, "pooler", "no pooler is in the way");
