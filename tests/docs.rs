@@ -25,6 +25,26 @@ fn config_md_is_what_the_types_say() {
     );
 }
 
+/// Between these two lines of `docs/types.md` stands what the mapping says.
+const MAPPING: [&str; 2] = ["<!-- MySQL to Postgres -->\n", "<!-- end -->"];
+
+#[test]
+fn types_md_has_the_mapping_that_the_code_has() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/types.md");
+    let page = std::fs::read_to_string(path).expect("docs/types.md is there");
+    let (before, rest) = page.split_once(MAPPING[0]).expect("the first line is there");
+    let (_, after) = rest.split_once(MAPPING[1]).expect("the last line is there");
+    let right = format!("{before}{}{}{}{after}", MAPPING[0], cutwater::schema::mapping::markdown(), MAPPING[1]);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &right).expect("docs/types.md can be written");
+    }
+    let page = std::fs::read_to_string(path).expect("docs/types.md is there");
+    assert!(
+        page == right,
+        "docs/types.md is not what the code says; write it again: UPDATE_DOCS=1 cargo test --test docs"
+    );
+}
+
 #[test]
 fn every_key_is_documented_with_unit_and_default() {
     for key in keys() {
@@ -75,6 +95,11 @@ fn config(values: &BTreeMap<&str, toml::Value>) -> Config {
         let mut steps: Vec<&str> = rest.split('.').collect();
         let last = steps.pop().expect("never empty");
         for step in steps {
+            if let Some(list) = step.strip_suffix("[]") {
+                let empty = || vec![toml::Value::Table(toml::Table::new())].into();
+                table = &mut table.as_table_mut().expect("a table").entry(list).or_insert_with(empty)[0];
+                continue;
+            }
             table = table.as_table_mut().expect("a table").entry(step).or_insert_with(|| toml::Table::new().into());
         }
         table.as_table_mut().expect("a table").insert(last.to_owned(), value.clone());
@@ -100,6 +125,7 @@ fn two(key: &Key) -> [toml::Value; 2] {
             [named("one").into(), named("two").into()]
         }
         _ if key.path == "transform[].match" => texts("public.users", "public.others"),
+        _ if key.path == "schema.type[].match" => texts("public.users.id", "public.others.id"),
         _ => texts("one", "two"),
     }
 }

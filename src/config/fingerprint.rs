@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Config, Url};
+use super::{Config, Names, Url};
+use crate::schema::mapping::Matches;
 use crate::schema::{Pattern, TableName};
 
 /// Both ends without users, passwords and TLS settings, as they are recorded.
@@ -34,9 +35,24 @@ impl Config {
     /// What the rules make of a table, as the state records it: empty if they leave it as it is.
     pub fn rule_of(&self, table: &TableName) -> String {
         let matches = |text: &str| Pattern::parse(text).is_ok_and(|pattern| pattern.matches(table));
-        let Some(rule) = self.transform.iter().find(|rule| matches(&rule.pattern)) else { return String::new() };
+        let rule = self.transform.iter().find(|rule| matches(&rule.pattern));
         let mut effect = serde_json::Map::new();
         let mut note = |key: &str, value: serde_json::Value| drop(effect.insert(key.to_owned(), value));
+        let concerns = |text: &str| Matches::parse(text).is_ok_and(|of| of.concerns(table));
+        let types = self.schema.types.iter().filter(|rule| concerns(&rule.pattern));
+        let types: Vec<_> = types.map(|rule| serde_json::json!([rule.pattern, rule.ty])).collect();
+        if !types.is_empty() {
+            note("types", types.into());
+        }
+        if self.schema.namespace != "public" {
+            note("namespace", self.schema.namespace.as_str().into());
+        }
+        if self.schema.names != Names::Lower {
+            note("names", "keep".into());
+        }
+        let Some(rule) = rule else {
+            return if effect.is_empty() { String::new() } else { serde_json::Value::Object(effect).to_string() };
+        };
         if let Some(schema) = rule.rename.schema.as_ref().filter(|schema| **schema != table.schema) {
             note("schema", schema.as_str().into());
         }

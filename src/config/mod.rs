@@ -9,8 +9,10 @@ pub(crate) mod keys;
 mod load;
 pub mod reference;
 pub mod restart;
+mod schema;
 mod units;
 mod validate;
+mod values;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +22,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 pub use fingerprint::RecordedEnds;
+pub use schema::{Names, SchemaConfig, TypeRule};
 pub use units::{ByteSize, HumanDuration};
+pub use values::{InvalidText, NulByte, OutOfRange, ValuesConfig, ZeroDate};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -38,6 +42,15 @@ pub struct Config {
     /// `[apply]`: how changes are written to the target.
     #[serde(default)]
     pub apply: ApplyConfig,
+    /// `[schema]`: what tables of another engine are called, and of which types they are. Between two servers of one engine
+    /// nothing of it counts.
+    #[serde(default)]
+    pub schema: SchemaConfig,
+    /// `[values]`: what becomes of a value that the target's type does not have, where the target is of another engine. By
+    /// default nothing is changed: the run stops, and names the row and the setting. What is copied already stays as an
+    /// earlier setting made it.
+    #[serde(default)]
+    pub values: ValuesConfig,
     /// `[[transform]]`: rules, in order; the first that matches a table is its rule.
     #[serde(default)]
     pub transform: Vec<TransformRule>,

@@ -57,14 +57,32 @@ pub fn sections() -> Vec<Section> {
         let mut keys = Vec::new();
         collect(&prefix, table, &mut keys);
         keys.sort_by_key(|key| place(&order, &key.path));
+        // A list of tables inside of a table is written as one of its own: [[schema.type]].
+        for (inner, schema) in properties(table).filter(|(_, schema)| is_list_of_tables(schema)) {
+            let of = format!("{prefix}.{inner}[].");
+            let (own, rest) = keys.into_iter().partition(|key| key.path.starts_with(&of));
+            keys = rest;
+            sections.push(Section { title: format!("[[{prefix}.{inner}]]"), doc: text(schema), keys: own });
+        }
         sections.push(Section { title, doc: text(schema), keys });
     }
     sections.sort_by_key(|section| place(SECTIONS, section.title.trim_matches(['[', ']'])));
     sections
 }
 
-const SECTIONS: &[&str] =
-    &["migration", "source", "target", "snapshot", "apply", "schema", "values", "transform", "cutover", "telemetry"];
+const SECTIONS: &[&str] = &[
+    "migration",
+    "source",
+    "target",
+    "snapshot",
+    "apply",
+    "schema",
+    "schema.type",
+    "values",
+    "transform",
+    "cutover",
+    "telemetry",
+];
 
 fn place(order: &[&str], name: &str) -> usize {
     order.iter().position(|known| *known == name).unwrap_or(order.len())
@@ -79,12 +97,20 @@ fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema["properties"].as_object().into_iter().flatten()
 }
 
+fn is_list_of_tables(schema: &Value) -> bool {
+    schema["type"] == "array" && properties(&schema["items"]).next().is_some()
+}
+
 fn collect(prefix: &str, table: &Value, keys: &mut Vec<Key>) {
     let required: Vec<&str> = table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, schema) in properties(table) {
         let path = format!("{prefix}.{name}");
         if properties(schema).next().is_some() {
             collect(&path, schema, keys);
+            continue;
+        }
+        if is_list_of_tables(schema) {
+            collect(&format!("{path}[]"), &schema["items"], keys);
             continue;
         }
         let choices = choices(schema);
@@ -184,7 +210,8 @@ pub fn markdown() -> String {
         }
         let _ = writeln!(out, "| key | type | default | is |\n|---|---|---|---|");
         for key in &section.keys {
-            let name = key.path.split_once('.').map_or(key.path.as_str(), |(_, name)| name);
+            let of = section.title.trim_matches(['[', ']']);
+            let name = key.path.strip_prefix(of).unwrap_or(&key.path).trim_start_matches(['[', ']', '.']);
             let ty = match &key.unit {
                 Some(unit) => format!("{}, {unit}", key.ty),
                 None => key.ty.clone(),

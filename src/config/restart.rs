@@ -2,7 +2,8 @@
 //! keys (every key stands in exactly one) and against the code (what is recorded changes with the keys of the last two
 //! lists and with no other), and `docs/config.md` is made from them.
 
-/// Taken up by the next run: nothing about the rows depends on them.
+/// Taken up by the next run: nothing about the rows depends on them. What `[values]` says is true for the rows from then
+/// on: where it stopped a run before, no row was changed by it.
 pub const MAY_CHANGE: &[&str] = &[
     "source.slot",
     "source.publication",
@@ -20,6 +21,10 @@ pub const MAY_CHANGE: &[&str] = &[
     "apply.workers",
     "apply.on_error",
     "apply.ddl",
+    "values.zero_date",
+    "values.out_of_range",
+    "values.invalid_text",
+    "values.nul_byte",
     "cutover.switch_command",
     "cutover.sequence_margin",
     "cutover.max_verify_age",
@@ -31,6 +36,10 @@ pub const MAY_CHANGE: &[&str] = &[
 /// `cutwater tables` command brings them along (`add`, `remove`; for a rule `resync`).
 pub const NEEDS_TABLES: &[&str] = &[
     "source.tables",
+    "schema.namespace",
+    "schema.names",
+    "schema.type[].match",
+    "schema.type[].type",
     "transform[].match",
     "transform[].rename.schema",
     "transform[].rename.table",

@@ -1,6 +1,7 @@
 //! What a config must keep beyond its types.
 
 use super::{Config, OnLimit, Url};
+use crate::schema::mapping::{Matches, Rules};
 use crate::schema::{Pattern, Patterns};
 
 /// What is wrong, at which key.
@@ -30,6 +31,14 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     }
     for (index, rule) in config.transform.iter().enumerate() {
         Pattern::parse(&rule.pattern).map_err(|error| pattern(&format!("transform.{index}.match"), &error))?;
+    }
+    if config.schema.namespace.is_empty() || config.schema.namespace.len() > 63 {
+        return Err(wrong("schema.namespace", "the name of a schema has 1 to 63 bytes"));
+    }
+    for (index, rule) in config.schema.types.iter().enumerate() {
+        let at = |key: &str| format!("schema.type.{index}.{key}");
+        Matches::parse(&rule.pattern).map_err(|error| pattern(&at("match"), &error))?;
+        Rules::parse([(rule.pattern.as_str(), rule.ty.as_str())]).map_err(|error| pattern(&at("type"), &error))?;
     }
     let positive = [
         ("snapshot.workers", config.snapshot.workers as u64),

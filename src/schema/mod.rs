@@ -7,6 +7,7 @@
 pub mod ddl;
 mod definition;
 mod leaves;
+pub mod mapping;
 mod mysql_type;
 mod name;
 mod pattern;

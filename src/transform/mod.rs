@@ -6,6 +6,8 @@
 //! is. What can go wrong, all at compile time: a rule that matches nothing, a column that does not exist, a key column
 //! left out, two tables or columns that end up with one name.
 
+pub mod convert;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
