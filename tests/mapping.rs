@@ -1,8 +1,5 @@
 //! Every type of MySQL and MariaDB, with real values, into Postgres: what arrives is what docs/types.md says; and the DDL
 //! of an awkward schema, made and described back.
-//!
-//! Servers: the URLs in `CUTWATER_TEST_MYSQL_URLS`, with blanks between them, of users that may create databases; else
-//! a MariaDB of the test's own if its programs are on this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "in a test a panic is the report")]
 
 #[path = "mapping/server.rs"]
@@ -19,8 +16,7 @@ use cutwater::schema::mapping::{MYSQL_TO_POSTGRES, Mapping, Naming, PgType, Rule
 use cutwater::schema::{IndexKind, MySqlKind, MySqlType, TableDefinition, TableName};
 use cutwater::transform::convert::Converter;
 use mysql_async::prelude::Queryable;
-use server::sites;
-use support::LocalPostgres;
+use server::{postgres, sites};
 use tokio_postgres::SimpleQueryMessage;
 
 /// A section of `mapping/values.txt`.
@@ -89,13 +85,6 @@ fn every_row_of_the_documentation_has_values() {
         }
     }
     assert!(missing.is_empty(), "tests/mapping/values.txt has nothing for {missing:#?}");
-}
-
-async fn postgres() -> (LocalPostgres, tokio_postgres::Client) {
-    let server = support::postgres().await;
-    let client = server.connect("postgres").await.unwrap();
-    client.batch_execute("SET TIME ZONE 'UTC'").await.unwrap();
-    (server, client)
 }
 
 async fn run(session: &mut Session, sql: &str) {
@@ -175,7 +164,7 @@ fn naming() -> Naming {
 
 #[tokio::test]
 async fn every_type_arrives_as_the_documentation_says() {
-    let (_server, postgres) = postgres().await;
+    let postgres = postgres().await;
     for (number, mut session) in sites("types").await.into_iter().enumerate() {
         let flavour = session.server().flavour;
         let version = session.server().version;
@@ -199,6 +188,7 @@ async fn every_type_arrives_as_the_documentation_says() {
         for (table, section) in &used {
             let definition = found.tables.iter().find(|found| found.table.name.table == *table).unwrap();
             let ty = definition.table.columns[1].ty.mysql.as_deref().unwrap();
+            assert_eq!(ty.json_alias, section.only == Some(Flavour::MariaDb) && section.from == "json", "{section:?}");
             if default_type(ty).as_ref() != Some(&section.to) {
                 rules.push((format!("types.{table}.v"), section.to.to_string()));
             }
@@ -243,7 +233,7 @@ async fn every_type_arrives_as_the_documentation_says() {
 
 #[tokio::test]
 async fn an_awkward_schema_is_made_and_what_has_no_equivalent_is_listed() {
-    let (_server, postgres) = postgres().await;
+    let postgres = postgres().await;
     for (number, mut session) in sites("awkward").await.into_iter().enumerate() {
         for statement in include_str!("mapping/awkward.sql").split(";\n").filter(|sql| !sql.trim().is_empty()) {
             run(&mut session, statement).await;
@@ -383,7 +373,7 @@ const CHOSEN: [(&str, &str); 5] = [
 
 #[tokio::test]
 async fn each_policy_makes_what_it_says_and_the_default_names_the_value() {
-    let (_server, postgres) = postgres().await;
+    let postgres = postgres().await;
     let policies = |text: &str| -> ValuesConfig { toml::from_str(text).unwrap() };
     let nearest = policies(
         "zero_date = \"clamp\"\nout_of_range = \"clamp\"\nnul_byte = \"remove\"\ninvalid_text = \"replace\"\n",

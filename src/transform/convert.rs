@@ -15,6 +15,7 @@ mod time;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::{Conversion, Convert, TablePlan};
 use crate::change::{Datum, Row, RowBuilder};
 use crate::config::ValuesConfig;
 use crate::error::{Error, Kind, Result};
@@ -160,6 +161,23 @@ impl Converter {
             setting => format!("set {setting} in [values], or {rule}"),
         };
         Error::new(Kind::BadRow, why).fix(fix)
+    }
+}
+
+impl Convert for Converter {
+    fn row(&self, row: &Row) -> Result<Row> {
+        Converter::row(self, row)
+    }
+}
+
+/// From MySQL or MariaDB to Postgres, by these policies.
+#[derive(Debug, Clone, Copy)]
+pub struct MySqlToPostgres(pub ValuesConfig);
+
+impl Conversion for MySqlToPostgres {
+    fn compile(&self, table: &TablePlan, there: &TableSchema) -> Result<Arc<dyn Convert>> {
+        let converter = Converter::into_table(&table.source, &table.columns, &table.shaped, there, self.0)?;
+        Ok(Arc::new(converter))
     }
 }
 
