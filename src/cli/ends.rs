@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::Job;
 use crate::source::AnySource;
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Phase, TableStage};
 use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;

@@ -1,8 +1,8 @@
 //! Who did what: one row in `cutwater.event` when a command that changes something starts, and one when it ends.
 
 use crate::error::{Error, Kind, Result};
-use crate::target::postgres::State;
 use crate::target::state::Event;
+use crate::target::state::State;
 
 /// Writes a row. A command never fails because its row could not be written: the log says so instead.
 pub async fn record(state: &State, command: &str, outcome: &str) {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Context, Ended, event, output};
 use crate::error::Result;
 use crate::pipeline::ask::{self, Asked};
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Control, Order};
 use crate::target::{AnyTarget, Target};
 

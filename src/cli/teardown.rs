@@ -12,7 +12,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::pipeline::{Job, belongs};
 use crate::source::Source;
 use crate::target::Target;
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{CutoverStep, Phase};
 
 pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended> {

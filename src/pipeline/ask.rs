@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::behind;
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Control, CutoverStep, Order, Phase};
 
 /// A run reads the control row once a second; one whose target is slow, or which is being started, takes longer.

@@ -24,8 +24,8 @@ use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{AnySnapshot, Snapshot, Source};
-use crate::target::postgres::{LeaseOutcome, State};
 use crate::target::state::{Lease, Migration, NewTable, Phase, TableStage, TableState};
+use crate::target::state::{LeaseOutcome, State};
 use crate::target::{Applier, Target};
 use crate::transform::Plan;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::change::Position;
 use crate::error::Result;
-use crate::target::postgres::State;
 use crate::target::state::Health;
+use crate::target::state::State;
 
 /// A `run` whose heartbeat is older than this is taken for dead.
 pub const ALIVE_SECONDS: f64 = 10.0;

@@ -6,7 +6,7 @@
 
 use crate::config::{Config, RecordedEnds};
 use crate::error::{Error, Kind, Result};
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{FORMAT, Lease, Migration, TableState};
 
 /// Format 1 had one fingerprint for ends and rules together.

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::source::{AnySource, Part, Snapshot, Source};
 use crate::target::Target;
 use crate::target::plan::complete_from_old;
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Lease, TableStage};
 use crate::transform::{Plan, TablePlan, target_column};
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::schema::{Became, LeafChange, Leaves, Relkind, TableName};
 use crate::source::{AnySource, Source};
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::transform::Plan;
 
 /// The plan's partitioned tables, by their ids.

@@ -31,7 +31,7 @@ use super::steering::Steering;
 use crate::error::{Error, Kind, Result};
 use crate::schema::{Column, Patterns, TableName, TableSchema};
 use crate::source::{CopyChunk, CopyFormat, Part, Snapshot, Source};
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Lease, TableStage, TableState};
 use crate::target::{LoadMode, Target};
 use crate::telemetry;

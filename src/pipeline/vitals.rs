@@ -20,7 +20,7 @@ use super::{Job, Outcome};
 use crate::change::{Durable, Position};
 use crate::error::{Error, Kind, Result};
 use crate::source::{Head, Source};
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::target::state::{Health, Lease, Phase, RunReport, Trouble};
 use crate::target::{Applied, Target};
 use crate::telemetry::{self, LagMeter, Trend};

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::parallel::Worker;
-use super::postgres::{PgApplier, PgTarget, State};
-use super::state::Lease;
+use super::postgres::{PgApplier, PgTarget};
+use super::state::{Lease, State};
 use super::{Applied, Applier, Batch, LoadMode, Loaded, Standing, Target};
 use crate::change::{ChunkMap, Durable, Position};
 use crate::config::{ApplyConfig, Config, Existing};

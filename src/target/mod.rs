@@ -3,13 +3,14 @@
 //! Into a target flow the parts of a snapshot ([`Target::load`]) and then batches of whole source transactions
 //! ([`Applier::apply`]). Out of it flows one thing: the position that is durable there. Every transaction it commits
 //! begins by moving on, or locking, a row that carries the epoch of the lease it was begun under (TRAPS 1), so a process
-//! that wakes up late is fenced. What Cutwater remembers about a migration is kept here too: [`postgres::State`].
+//! that wakes up late is fenced. What Cutwater remembers about a migration is kept here too: [`state::State`].
 //! Nothing here reads a source.
 //!
 //! Whoever uses a target holds an [`AnyTarget`], which the scheme of the URL chooses, and names no engine. Its applier is
 //! one for each batch, so the choice costs one `match` a batch.
 
 mod any;
+mod mysql;
 pub mod parallel;
 pub mod plan;
 pub mod postgres;
@@ -27,8 +28,7 @@ use crate::error::Result;
 use crate::schema::{ShapeChange, TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
 use parallel::{Parallel, Worker};
-use postgres::Routing;
-use state::Lease;
+use state::{Lease, Routing, State};
 
 pub use any::{AnyApplier, AnyTarget};
 
@@ -123,7 +123,7 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn label(&self) -> String;
 
     /// What it remembers about migrations.
-    fn state(&self) -> &postgres::State;
+    fn state(&self) -> &State;
 
     /// The tables of these names as they are here; `None` where there is none.
     fn tables(&self, names: &[TableName]) -> impl Future<Output = Result<Vec<Option<Arc<TableSchema>>>>> + Send;

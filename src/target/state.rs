@@ -2,23 +2,51 @@
 //!
 //! It is kept in the target (schema or database `cutwater`), so that it is exactly as durable as the data. `run`,
 //! `cutover` and `status` are separate processes that meet here.
+//!
+//! [`State`] is the access, whichever engine the target is of. Its laws are here, once: each file of this folder has the
+//! methods about one subject, and says them in statements that [`db`] takes to the engine. What a law hangs on is a lock
+//! that is taken first: the migration's row under the lease's epoch, then the checkpoints from worker 0 on.
 
+mod access;
+mod chunks;
+mod control;
 mod cutover;
+pub(in crate::target) mod db;
+mod format;
+mod journal;
+mod known_tables;
+mod lease;
+mod leaves;
+mod letters;
+mod membership;
+mod migration;
 mod run;
+mod set;
+mod shapes;
 mod tables;
+mod tracking;
+mod word;
+mod workers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
 
 use crate::change::Position;
-use crate::error::{Error, Kind};
 use crate::source::SourceIdentity;
+use word::words;
 
+pub use self::access::{State, Transaction};
 pub use self::cutover::{Cutover, CutoverStep};
+pub use self::db::Database;
+pub use self::lease::{LeaseOutcome, fenced};
+pub use self::letters::SetAside;
 pub use self::run::{Control, Health, Order, RunReport, Trouble};
+pub use self::set::Requested;
 pub use self::tables::{NewTable, TableAction, TableRequest, TableStage, TableState};
+pub use self::tracking::{Changed, ChangedKeys, Tracked};
+pub(in crate::target) use self::workers::LOCK_ALL;
+pub use self::workers::Routing;
 
 /// Version of the layout of the state. A binary refuses a newer one before it touches anything.
 ///
@@ -52,38 +80,21 @@ pub enum Phase {
     RolledBack,
 }
 
-impl Phase {
-    /// The word of `status --json` and of the state.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::New => "new",
-            Phase::Snapshot => "snapshot",
-            Phase::Indexing => "indexing",
-            Phase::CatchingUp => "catching-up",
-            Phase::Streaming => "streaming",
-            Phase::Draining => "draining",
-            Phase::TargetLive => "target-live",
-            Phase::RolledBack => "rolled-back",
-        }
-    }
-}
-
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Phase {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        use Phase::*;
-        [New, Snapshot, Indexing, CatchingUp, Streaming, Draining, TargetLive, RolledBack]
-            .into_iter()
-            .find(|phase| phase.as_str() == text)
-            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown phase {text:?}")))
-    }
+words! { Phase, "phase":
+    New => "new",
+    Snapshot => "snapshot",
+    Indexing => "indexing",
+    CatchingUp => "catching-up",
+    Streaming => "streaming",
+    Draining => "draining",
+    TargetLive => "target-live",
+    RolledBack => "rolled-back",
 }
 
 /// The right to write a migration's data and checkpoint, until somebody raises the epoch.

@@ -16,8 +16,8 @@ use super::table::{Both, Entry, Look, entry, kind_of};
 use super::{DifferenceKind, Ends, Options, Pair, Progress, Report, TableReport, partitions, unfinished};
 use crate::error::{Context, Error, Result};
 use crate::postgres::Client;
-use crate::target::postgres::{Changed, Tracked};
 use crate::target::state::VerifyRecord;
+use crate::target::state::{Changed, Tracked};
 use crate::transform::{Plan, TablePlan};
 
 /// Keys read at once, about.

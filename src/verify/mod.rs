@@ -34,7 +34,7 @@ pub use crate::pipeline::behind;
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Leaves, TableName};
 use crate::source::postgres::head;
-use crate::target::postgres::State;
+use crate::target::state::State;
 use crate::transform::Plan;
 
 /// The two databases that are compared, and what the migration remembers.

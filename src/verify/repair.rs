@@ -30,8 +30,9 @@ use super::{Ends, Report, TableReport, behind, interrupted, selection};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality, connect};
 use crate::source::postgres::head;
-use crate::target::postgres::{PgTarget, Reader, Ready, Repairer, Rows, State, Writes};
+use crate::target::postgres::{PgTarget, Reader, Ready, Repairer, Rows, Writes};
 use crate::target::state::Phase;
+use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
 
 /// Rows of one transaction: it holds up the stream for as long as it takes.

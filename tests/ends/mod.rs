@@ -10,7 +10,7 @@ use cutwater::postgres::ConnInfo;
 use cutwater::schema::Patterns;
 use cutwater::source::Source as _;
 use cutwater::source::postgres::PgSource;
-use cutwater::target::postgres::State;
+use cutwater::target::state::State;
 use cutwater::transform::Plan;
 use cutwater::verify::Ends;
 

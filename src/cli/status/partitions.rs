@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::schema::{Leaves, TableName};
 use crate::source::{AnySource, Source};
-use crate::target::postgres::State;
+use crate::target::state::State;
 
 /// What happened, and to which table; of several the first, and how many more.
 pub(super) async fn changed(source: &AnySource, state: &State, then: &Leaves) -> Result<Option<(String, String)>> {

@@ -40,8 +40,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::dump::{Carried, DumpEntry, PgDump};
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{Ident, TableName, ddl};
-use crate::target::postgres::State;
 use crate::target::postgres::late::{Late, count};
+use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
 
 /// The schema work of one run.

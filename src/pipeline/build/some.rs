@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::pipeline::dump::DumpEntry;
 use crate::postgres::{Client, ConnInfo};
 use crate::schema::{TableName, ddl};
-use crate::target::postgres::State;
+use crate::target::state::State;
 
 /// How long a lock on a table that is followed is waited for: less than `deadlock_timeout`, so that it is never the applier
 /// who is ended.

@@ -5,7 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::{SchemaWork, interrupted};
 use crate::error::{Context, Result};
 use crate::postgres::{ConnInfo, connect};
-use crate::target::postgres::{State, views};
+use crate::target::postgres::views;
+use crate::target::state::State;
 
 impl SchemaWork<'_> {
     /// Fills those that hold rows at the source. One that cannot be filled is named, and keeps the cutover's gate shut.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::apply::PgApplier;
-use super::state::fenced;
 use crate::change::ChangeEvent;
 use crate::error::{Context, Error, Kind, Result};
 use crate::schema::ShapeChange;
+use crate::target::state::fenced;
 
 /// How long an ALTER waits for readers of the target before the batch is tried again: everybody who reads the table
 /// queues up behind it.

@@ -28,7 +28,6 @@ use super::encode::{CopyEncoder, Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::single::steps;
 use super::sql::Shape;
-use super::state::{durable, fenced};
 use super::tables::{Entry, Tables};
 use super::tracking::{self, Tracker};
 use super::trouble::{Stopped, Trouble, count, is_about_a_row};
@@ -39,7 +38,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
 use crate::schema::ShapeChange;
 use crate::target::plan::{Image, NetEffect, Work, plan};
-use crate::target::state::Lease;
+use crate::target::state::{Lease, fenced};
 use crate::target::{Applied, Applier, Batch, BatchEnd, SIDE};
 
 /// From this many rows on, COPY beats INSERT … SELECT FROM unnest in spite of its extra round trip.
@@ -103,7 +102,8 @@ impl PgApplier {
             .await
             .context("opening the applier")?;
         Ok(PgApplier {
-            checkpoint: durable(row.get(1))?,
+            // Read back from the target, it is durable.
+            checkpoint: Durable::committed(row.get::<_, &str>(1).parse()?),
             move_on: client.prepare(include_str!("move_on.sql")).await.context("opening the applier")?,
             fence: cutover::Watch::read(&client, &lease.migration).await?,
             tracker: Tracker::open(&client).await?,

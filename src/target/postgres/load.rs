@@ -11,14 +11,13 @@ use super::catalog::{TargetTable, describe};
 use super::encode::{CopyEncoder, Form};
 use super::session;
 use super::sql::{copy_list, no_table};
-use super::state::fenced;
 use crate::change::{ChunkMap, Position, Row};
 use crate::config::Existing;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
 use crate::schema::{Ident, Relkind, TableName};
 use crate::source::{CopyFormat, CopyStream};
-use crate::target::state::Lease;
+use crate::target::state::{Lease, fenced};
 use crate::target::{LoadMode, Loaded};
 
 /// What identifies a table's copy.

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `state` | schema `cutwater`: what is remembered |
+//! | `state` | schema `cutwater`, where [`crate::target::state`] is remembered |
 //! | `load` | the parts of a snapshot, by COPY |
 //! | `apply` | batches as sets of rows, in one transaction with the checkpoint |
 //! | `replay`, `deferred` | the same row by row, when a set does not go through; what a deferred constraint refuses |
@@ -33,7 +33,7 @@ mod replay;
 mod session;
 mod single;
 mod sql;
-mod state;
+pub(in crate::target) mod state;
 mod tables;
 mod tracking;
 mod trouble;
@@ -47,7 +47,6 @@ use jiff::Timestamp;
 
 pub use apply::PgApplier;
 pub use repair::{Reader, Ready, Repairer, RowVersion, Rows, Writes};
-pub use state::{Changed, ChangedKeys, LeaseOutcome, Requested, Routing, State, Tracked, fenced};
 
 use crate::change::{ChunkMap, Position};
 use crate::config::{ApplyConfig, Existing};
@@ -55,7 +54,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
-use crate::target::state::Lease;
+use crate::target::state::{Lease, State};
 use crate::target::{LoadMode, Loaded, Standing, Target};
 use load::Copying;
 

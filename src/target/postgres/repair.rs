@@ -11,12 +11,11 @@ use std::collections::HashMap;
 
 use tokio_postgres::types::ToSql;
 
-use super::state::LOCK_ALL;
 use super::{PgTarget, session};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality};
 use crate::schema::{Ident, TableName, TableSchema};
-use crate::target::state::{Phase, TableStage};
+use crate::target::state::{LOCK_ALL, Phase, TableStage};
 
 /// A row as text, and which version of it that is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 
+use super::word::words;
 use crate::change::Position;
-use crate::error::{Error, Kind};
 
 /// Where a cutover is. Each step is written before the next begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,31 +26,14 @@ pub enum CutoverStep {
     Undone,
 }
 
-impl CutoverStep {
-    /// The word of the state.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CutoverStep::Fencing => "fencing",
-            CutoverStep::Fenced => "fenced",
-            CutoverStep::Drained => "drained",
-            CutoverStep::Verified => "verified",
-            CutoverStep::Switching => "switching",
-            CutoverStep::Done => "done",
-            CutoverStep::Undone => "undone",
-        }
-    }
-}
-
-impl FromStr for CutoverStep {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        use CutoverStep::*;
-        [Fencing, Fenced, Drained, Verified, Switching, Done, Undone]
-            .into_iter()
-            .find(|step| step.as_str() == text)
-            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown cutover step {text:?}")))
-    }
+words! { CutoverStep, "cutover step":
+    Fencing => "fencing",
+    Fenced => "fenced",
+    Drained => "drained",
+    Verified => "verified",
+    Switching => "switching",
+    Done => "done",
+    Undone => "undone",
 }
 
 /// A row of `cutwater.cutover`: one attempt.

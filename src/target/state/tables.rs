@@ -2,10 +2,9 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 
+use super::word::words;
 use crate::change::Position;
-use crate::error::{Error, Kind};
 use crate::schema::TableName;
 
 /// How far a table's copy is.
@@ -29,35 +28,20 @@ pub enum TableStage {
 }
 
 impl TableStage {
-    /// The word of the state.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TableStage::Waiting => "waiting",
-            TableStage::Copying => "copying",
-            TableStage::CatchingUp => "catching-up",
-            TableStage::Copied => "copied",
-            TableStage::Failed => "failed",
-            TableStage::Skipped => "skipped",
-            TableStage::Removed => "removed",
-        }
-    }
-
     /// Whether the table is to be carried to the target: not left out on request.
     pub fn is_carried(self) -> bool {
         !matches!(self, TableStage::Skipped | TableStage::Removed)
     }
 }
 
-impl FromStr for TableStage {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        use TableStage::*;
-        [Waiting, Copying, CatchingUp, Copied, Failed, Skipped, Removed]
-            .into_iter()
-            .find(|stage| stage.as_str() == text)
-            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown table stage {text:?}")))
-    }
+words! { TableStage, "table stage":
+    Waiting => "waiting",
+    Copying => "copying",
+    CatchingUp => "catching-up",
+    Copied => "copied",
+    Failed => "failed",
+    Skipped => "skipped",
+    Removed => "removed",
 }
 
 /// A row of `cutwater.table_state`.
@@ -123,28 +107,11 @@ pub enum TableAction {
     Skip,
 }
 
-impl TableAction {
-    /// The word of the command line and of the state.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TableAction::Add => "add",
-            TableAction::Remove => "remove",
-            TableAction::Resync => "resync",
-            TableAction::Skip => "skip",
-        }
-    }
-}
-
-impl FromStr for TableAction {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        use TableAction::*;
-        [Add, Remove, Resync, Skip]
-            .into_iter()
-            .find(|action| action.as_str() == text)
-            .ok_or_else(|| Error::new(Kind::Internal, format!("the state holds an unknown request {text:?}")))
-    }
+words! { TableAction, "request":
+    Add => "add",
+    Remove => "remove",
+    Resync => "resync",
+    Skip => "skip",
 }
 
 /// A row of `cutwater.table_request`: what is wanted of a table, until a run has taken note of it.

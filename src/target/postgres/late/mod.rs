@@ -28,11 +28,11 @@ use std::collections::HashSet;
 pub use make::{Validated, make, unvalidated, validate};
 pub use trial::{Trial, trial};
 
-use super::state::State;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::schema::{Ident, TableName};
-use crate::target::state::CutoverStep;
+use crate::target::state::db::params;
+use crate::target::state::{CutoverStep, State};
 
 /// What kind of object it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -229,16 +229,16 @@ impl State {
             self.execute(
                 "recording what is made at the cutover",
                 include_str!("record.sql"),
-                &[
-                    &self.name(),
-                    &late.kind.as_str(),
+                params![
+                    self.name(),
+                    late.kind.as_str(),
                     &late.table.schema,
                     &late.table.table,
-                    &refers.map(|name| &name.schema),
-                    &refers.map(|name| &name.table),
+                    refers.map(|name| &name.schema),
+                    refers.map(|name| &name.table),
                     &late.name,
                     &late.sql,
-                    &late.validated,
+                    late.validated,
                 ],
             )
             .await?;
@@ -248,18 +248,19 @@ impl State {
 
     /// What waits for the cutover, or has been made by it, of tables that are part of the migration.
     pub async fn late(&self) -> Result<Vec<Late>> {
-        let rows =
-            self.query("reading what is made at the cutover", include_str!("recorded.sql"), &[&self.name()]).await?;
+        let rows = self
+            .query("reading what is made at the cutover", include_str!("recorded.sql"), params![self.name()])
+            .await?;
         rows.iter()
             .map(|row| {
-                let refers: Option<(String, String)> = row.get::<_, Option<String>>(3).zip(row.get(4));
+                let refers: Option<String> = row.get(3)?;
                 Ok(Late {
-                    kind: LateKind::parse(row.get(0))?,
-                    table: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-                    refers: refers.map(|(schema, table)| TableName::new(schema, table)),
-                    name: row.get(5),
-                    sql: row.get(6),
-                    validated: row.get(7),
+                    kind: LateKind::parse(&row.get::<String>(0)?)?,
+                    table: row.name(1)?,
+                    refers: refers.map(|_| row.name(3)).transpose()?,
+                    name: row.get(5)?,
+                    sql: row.get(6)?,
+                    validated: row.get(7)?,
                 })
             })
             .collect()
@@ -270,17 +271,14 @@ impl State {
         let sql = "UPDATE cutwater.late SET proved_at = clock_timestamp()
                    WHERE migration = $1 AND tbl_schema = $2 AND tbl = $3 AND name = $4 AND kind = 'foreign-key'";
         let TableName { schema, table } = &late.table;
-        self.execute("recording a proof", sql, &[&self.name(), schema, table, &late.name]).await.map(drop)
+        self.execute("recording a proof", sql, params![self.name(), schema, table, &late.name]).await.map(drop)
     }
 
     /// Names (`schema`, `table`, `constraint`) of the foreign keys proved within the last day.
     pub(super) async fn late_proofs(&self) -> Result<HashSet<(TableName, String)>> {
         let sql = "SELECT tbl_schema, tbl, name FROM cutwater.late
                    WHERE migration = $1 AND proved_at > clock_timestamp() - interval '24 hours'";
-        let rows = self.query("reading the proofs", sql, &[&self.name()]).await?;
-        let key = |row: &tokio_postgres::Row| {
-            (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get::<_, String>(2))
-        };
-        Ok(rows.iter().map(key).collect())
+        let rows = self.query("reading the proofs", sql, params![self.name()]).await?;
+        rows.iter().map(|row| Ok((row.name(0)?, row.get(2)?))).collect()
     }
 }

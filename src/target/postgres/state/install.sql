@@ -1,6 +1,6 @@
 -- What Cutwater remembers, in the target. Layout version 2, see crate::target::state::FORMAT. Run on every start of a run,
--- also over the layout of the last format: additions are new tables, and new columns in a guarded DO block. What status
--- reads must be readable without them.
+-- also over the layout of the last format: additions are new tables, and new columns, which are listed at the end once more.
+-- What status reads must be readable without them.
 CREATE SCHEMA IF NOT EXISTS cutwater;
 
 CREATE TABLE IF NOT EXISTS cutwater.migration (
@@ -43,14 +43,6 @@ CREATE TABLE IF NOT EXISTS cutwater.checkpoint (
     generations  bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (migration, worker)
 ) WITH (fillfactor = 50);
-
--- A state that was begun before there was any tracking. Asked first, because even IF NOT EXISTS takes the table's lock.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.checkpoint'::regclass AND attname = 'tracking' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.checkpoint ADD COLUMN tracking bigint, ADD COLUMN generations bigint NOT NULL DEFAULT 0;
-    END IF;
-END $$;
 
 -- One row a verify. What changed since generation g is what stands under g and every later generation: as long as the
 -- row of g is here, is not overflown, and the checkpoint says that tracking is on, nothing is missing from that.
@@ -101,24 +93,20 @@ CREATE TABLE IF NOT EXISTS cutwater.table_state (
     finished_at    timestamptz,
     -- What the rules make of it, as JSON; empty: nothing. A config that says something else asks for another copy.
     rule           text,
+    -- The shape it was brought to, see crate::schema::Shape: what the stream's description is compared with.
+    shape          jsonb,
+    -- Why it could not be copied, or not be finished.
+    error          text,
+    -- It is copied beside the running stream, which does not know it yet.
+    side           boolean NOT NULL DEFAULT false,
+    -- Its foreign keys and triggers are still to be made.
+    unfinished     boolean NOT NULL DEFAULT false,
+    -- By what of the publication it was published when its copy began, see crate::pipeline::membership.
+    membership     text,
+    -- The worker that applies its changes.
+    worker         int NOT NULL DEFAULT 0,
     PRIMARY KEY (migration, source_schema, source_table)
 );
-
--- A state of format 1.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'rule' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.table_state ADD COLUMN rule text;
-    END IF;
-END $$;
-
--- The shape a table was brought to, see crate::schema::Shape: what the stream's description is compared with.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'shape' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.table_state ADD COLUMN shape jsonb;
-    END IF;
-END $$;
 
 -- The ranges of tables that are copied in ranges of their key, each with the position it was read at, recorded in the
 -- range's own transaction. What changes mean while the positions differ: crate::change::ChunkMap.
@@ -135,32 +123,6 @@ CREATE TABLE IF NOT EXISTS cutwater.table_chunk (
     PRIMARY KEY (migration, source_schema, source_table, number),
     FOREIGN KEY (migration, source_schema, source_table) REFERENCES cutwater.table_state ON DELETE CASCADE
 );
-
--- What a table's life needs once the set may change in mid-migration. `side`: it is copied beside the running stream,
--- which does not know it yet; `unfinished`: its foreign keys and triggers are still to be made.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'side' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.table_state ADD COLUMN error text, ADD COLUMN side boolean NOT NULL DEFAULT false,
-                                         ADD COLUMN unfinished boolean NOT NULL DEFAULT false;
-    END IF;
-END $$;
-
--- By what of the publication it was published when its copy began, see crate::pipeline::membership.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'membership' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.table_state ADD COLUMN membership text;
-    END IF;
-END $$;
-
--- The worker that applies the table's changes.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute
-                    WHERE attrelid = 'cutwater.table_state'::regclass AND attname = 'worker' AND NOT attisdropped) THEN
-        ALTER TABLE cutwater.table_state ADD COLUMN worker int NOT NULL DEFAULT 0;
-    END IF;
-END $$;
 
 -- What `cutwater tables` wants of a table, until a run takes note of it. The last word counts.
 CREATE TABLE IF NOT EXISTS cutwater.table_request (
@@ -279,3 +241,27 @@ CREATE TABLE IF NOT EXISTS cutwater.control (
     acknowledged       bigint NOT NULL DEFAULT 0,
     acknowledged_by    text
 );
+
+-- Columns that a table of before may not have. Asked first, because even IF NOT EXISTS takes the table's lock.
+DO $$
+DECLARE
+    missing record;
+BEGIN
+    FOR missing IN
+        SELECT * FROM (VALUES
+            ('checkpoint', 'tracking', 'bigint'),
+            ('checkpoint', 'generations', 'bigint NOT NULL DEFAULT 0'),
+            ('table_state', 'rule', 'text'),
+            ('table_state', 'shape', 'jsonb'),
+            ('table_state', 'error', 'text'),
+            ('table_state', 'side', 'boolean NOT NULL DEFAULT false'),
+            ('table_state', 'unfinished', 'boolean NOT NULL DEFAULT false'),
+            ('table_state', 'membership', 'text'),
+            ('table_state', 'worker', 'int NOT NULL DEFAULT 0')
+        ) AS wanted (tbl, col, definition)
+        WHERE NOT EXISTS (SELECT FROM pg_attribute
+                           WHERE attrelid = ('cutwater.' || tbl)::regclass AND attname = col AND NOT attisdropped)
+    LOOP
+        EXECUTE format('ALTER TABLE cutwater.%I ADD COLUMN %I %s', missing.tbl, missing.col, missing.definition);
+    END LOOP;
+END $$;

@@ -1,9 +1,7 @@
 SELECT s.source_schema, s.source_table, s.target_schema, s.target_table, s.stage, s.copied_at,
        s.rows_estimate, coalesce(s.rows_final, p.rows_copied, 0),
        s.bytes_estimate, coalesce(p.bytes_copied, 0),
-       (extract(epoch FROM s.started_at) * 1000000)::bigint,
-       (extract(epoch FROM s.finished_at) * 1000000)::bigint,
-       p.waits_for,
+       s.started_at, s.finished_at, p.waits_for,
        -- Not as columns: a state of the last format, which only run upgrades, has none.
        to_jsonb(s) ->> 'rule', to_jsonb(s) ->> 'error', coalesce((to_jsonb(s) ->> 'unfinished')::boolean, false)
   FROM cutwater.table_state s

@@ -14,13 +14,11 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::Row;
-
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::schema::TableName;
-
-use super::State;
+use crate::target::state::State;
+use crate::target::state::db::params;
 
 /// How long a refresh beside live clients queues for its lock, and they behind it.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '3s'";
@@ -152,15 +150,14 @@ impl State {
         let sql =
             "INSERT INTO cutwater.materialized_view (migration, nsp, name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         for TableName { schema, table } in views.iter().map(|view| &view.name) {
-            self.execute("writing down a materialized view", sql, &[&self.name(), schema, table]).await?;
+            self.execute("writing down a materialized view", sql, params![self.name(), schema, table]).await?;
         }
         Ok(())
     }
 
     async fn set_view(&self, view: &TableName, error: Option<&str>, live: bool) -> Result<()> {
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&self.name(), &view.schema, &view.table, &error, &live];
-        self.execute("writing down a refresh", include_str!("refreshed.sql"), &params).await.map(drop)
+        let params = params![self.name(), &view.schema, &view.table, error, live];
+        self.execute("writing down a refresh", include_str!("refreshed.sql"), params).await.map(drop)
     }
 
     /// Those that hold rows of another moment than the tables they read, unless they are gone, in the order in which they
@@ -168,14 +165,14 @@ impl State {
     pub async fn stale_views(&self, client: &Client) -> Result<Vec<View>> {
         let sql = "SELECT nsp, name, error, coalesce(place, 2147483647) FROM cutwater.materialized_view
                     WHERE migration = $1 AND NOT live";
-        let rows = self.query("reading the materialized views", sql, &[&self.name()]).await?;
-        let name = |row: &Row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-        let known: HashMap<TableName, &Row> = rows.iter().map(|row| (name(row), row)).collect();
+        let rows = self.query("reading the materialized views", sql, params![self.name()]).await?;
+        let known: HashMap<TableName, (Option<String>, i32)> =
+            rows.iter().map(|row| Ok((row.name(0)?, (row.get(2)?, row.get(3)?)))).collect::<Result<_>>()?;
         let names: Vec<TableName> = known.keys().cloned().collect();
         let mut views = of(client, &names).await?;
-        views.sort_by_key(|view| known[&view.name].get::<_, i32>(3));
+        views.sort_by_key(|view| known[&view.name].1);
         for view in &mut views {
-            view.error = known[&view.name].get(2);
+            view.error.clone_from(&known[&view.name].0);
         }
         Ok(views)
     }

@@ -1,6 +1,7 @@
 //! The partitions that were empty when they came: all their rows are in the stream.
 
-use super::State;
+use super::access::State;
+use super::db::params;
 use crate::error::Result;
 use crate::schema::{Became, LeafChange};
 
@@ -10,7 +11,7 @@ impl State {
         let sql = "INSERT INTO cutwater.empty_leaf (migration, relation, file, attached) VALUES ($1, $2, $3, $4)
                    ON CONFLICT DO NOTHING";
         let leaf = &change.leaf;
-        let params: super::Params<'_> = &[&self.migration, &change.id, &leaf.file, &leaf.attached];
+        let params = params![self.name(), change.id, leaf.file, &leaf.attached];
         self.execute("writing down a new partition", sql, params).await.map(drop)
     }
 
@@ -18,8 +19,9 @@ impl State {
     pub async fn without_known_leaves(&self, mut changes: Vec<LeafChange>) -> Result<Vec<LeafChange>> {
         if changes.iter().any(|change| change.became == Became::Attached) {
             let sql = "SELECT relation, file, attached FROM cutwater.empty_leaf WHERE migration = $1";
-            let rows = self.query("reading the new partitions", sql, &[&self.migration]).await?;
-            let known: Vec<(u32, u32, String)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+            let rows = self.query("reading the new partitions", sql, params![self.name()]).await?;
+            let known: Vec<(u32, u32, String)> =
+                rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).collect::<Result<_>>()?;
             changes.retain(|change| {
                 let this = (change.id, change.leaf.file, change.leaf.attached.clone());
                 change.became != Became::Attached || !known.contains(&this)

@@ -7,16 +7,17 @@
 //! know which changes those are (TRAPS 4).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use super::{Params, State};
+use super::Lease;
+use super::access::{State, Transaction};
+use super::db::{How, Row, params, sql};
 use crate::change::Position;
-use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::{Client, connect};
+use crate::error::{Error, Kind, Result};
 use crate::schema::TableName;
-use crate::target::state::Lease;
 
 /// Locks the checkpoints of all workers. Worker 0's first: with that no batch is begun, and nobody waits for each other.
-pub(in crate::target::postgres) const LOCK_ALL: &str = "SELECT worker, epoch, position FROM cutwater.checkpoint WHERE migration = $1 AND worker >= 0 ORDER BY worker FOR UPDATE";
+pub(in crate::target) const LOCK_ALL: &str = "SELECT worker, epoch, position, changes, divergences FROM cutwater.checkpoint WHERE migration = $1 AND worker >= 0 ORDER BY worker FOR UPDATE";
 
 /// Which worker applies which table, and where each is.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,74 +56,83 @@ impl State {
     /// holds a checkpoint: a hand-over, or a transaction of a run that is dead.
     pub async fn route(&self, lease: &Lease, workers: usize) -> Result<Routing> {
         let doing = "reading which worker applies which table";
-        let mut client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
-        let transaction = client.transaction().await.context(doing)?;
-        self.lock(&transaction, lease).await?;
+        let mut transaction = self.transaction(doing).await?;
+        self.lock(&mut transaction, lease).await?;
+        let checkpoints = transaction.query(doing, LOCK_ALL, params![self.name()]).await?;
         let mut at: Vec<Position> = Vec::new();
-        for row in transaction.query(LOCK_ALL, &[&self.migration]).await.context(doing)? {
-            if row.get::<_, i32>(0) != i32::try_from(at.len()).unwrap_or(i32::MAX) {
+        for row in &checkpoints {
+            if row.get::<i32>(0)? != i32::try_from(at.len()).unwrap_or(i32::MAX) {
                 return Err(Error::new(
                     Kind::Internal,
                     format!("a worker's checkpoint is missing before {}", at.len()),
                 ));
             }
-            at.push(row.get::<_, &str>(2).parse()?);
+            at.push(row.parse(2)?);
         }
         if at.is_empty() {
             return Err(Error::new(
                 Kind::Internal,
-                format!("migration {:?} has no checkpoint to start from", self.migration),
+                format!("migration {:?} has no checkpoint to start from", self.name()),
             ));
         }
         let sql = "SELECT source_schema, source_table, target_schema, target_table, worker, bytes_estimate
                    FROM cutwater.table_state WHERE migration = $1 AND stage = 'copied' ORDER BY 1, 2";
-        let rows = transaction.query(sql, &[&self.migration]).await.context(doing)?;
-        let name = |row: &tokio_postgres::Row, at: usize| {
-            TableName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1))
-        };
-        let tables = rows.iter().map(|row| (name(row, 0), name(row, 2), row.get::<_, i32>(4) as usize)).collect();
+        let rows = transaction.query(doing, sql, params![self.name()]).await?;
+        let table = |row: &Row| Ok((row.name(0)?, row.name(2)?, row.get::<i32>(4)? as usize));
+        let tables = rows.iter().map(table).collect::<Result<_>>()?;
         let mut routing = Routing { at, tables };
         if routing.furthest_beyond().is_some() {
             return Ok(routing);
         }
 
         let workers = workers.min(routing.tables.len()).max(1);
-        let sizes: Vec<i64> = rows.iter().map(|row| row.get(5)).collect();
+        let sizes: Vec<i64> = rows.iter().map(|row| row.get(5)).collect::<Result<_>>()?;
         for ((_, _, worker), wanted) in routing.tables.iter_mut().zip(spread(&sizes, workers)) {
             *worker = wanted;
         }
         let first = routing.at[0].clone();
+        let before = routing.at.len();
         routing.at.resize(workers, first.clone());
+
+        let doing = "giving each worker its tables";
+        // What was done by workers that are no more is worker 0's.
+        if let Some(gone) = checkpoints.get(workers..).filter(|gone| !gone.is_empty()) {
+            let sum = |at: usize| gone.iter().map(|row| row.get::<i64>(at)).sum::<Result<i64>>();
+            let sql = "UPDATE cutwater.checkpoint SET changes = changes + $2, divergences = divergences + $3
+                       WHERE migration = $1 AND worker = 0";
+            transaction.execute(doing, sql, params![self.name(), sum(3)?, sum(4)?]).await?;
+            let sql = "DELETE FROM cutwater.checkpoint WHERE migration = $1 AND worker >= $2";
+            transaction.execute(doing, sql, params![self.name(), workers as i32]).await?;
+        }
+        let first = first.to_string();
+        for worker in before..workers {
+            let sql = "INSERT INTO cutwater.checkpoint (migration, worker, epoch, position) VALUES ($1, $2, $3, $4)";
+            let params = params![self.name(), worker as i32, lease.epoch, &first];
+            transaction.execute(doing, sql, params).await?;
+        }
         let schemas: Vec<&str> = routing.tables.iter().map(|(source, _, _)| source.schema.as_str()).collect();
         let names: Vec<&str> = routing.tables.iter().map(|(source, _, _)| source.table.as_str()).collect();
-        let numbers: Vec<i32> = routing.tables.iter().map(|(_, _, worker)| *worker as i32).collect();
-        let (count, first) = (workers as i32, first.to_string());
-        let params: Params<'_> = &[&self.migration, &lease.epoch, &count, &first, &schemas, &names, &numbers];
-        transaction.execute(include_str!("route.sql"), params).await.context("giving each worker its tables")?;
-        transaction.commit().await.context("giving each worker its tables")?;
+        let numbers: Vec<i64> = routing.tables.iter().map(|(_, _, worker)| *worker as i64).collect();
+        transaction.execute(doing, sql!("route"), params![self.name(), &schemas, &names, &numbers]).await?;
+        transaction.commit(doing).await?;
         Ok(routing)
     }
 
     /// Where each worker is, from worker 0 on; nothing before the stream has a beginning.
     pub async fn workers(&self) -> Result<Vec<Position>> {
         let sql = "SELECT position FROM cutwater.checkpoint WHERE migration = $1 AND worker >= 0 ORDER BY worker";
-        let rows = self.query("reading where the workers are", sql, &[&self.migration]).await?;
-        rows.iter().map(|row| row.get::<_, &str>(0).parse()).collect()
+        let rows = self.query("reading where the workers are", sql, params![self.name()]).await?;
+        rows.iter().map(|row| row.parse(0)).collect()
     }
 
     /// Keeps all workers from beginning a batch until it is dropped, waiting for the one under way: then the target is in
     /// one state, unless a crash has left them apart.
-    pub async fn hold_workers(&self) -> Result<Client> {
-        let client = connect(&self.info, &format!("cutwater_{}", self.migration)).await?;
+    pub async fn hold_workers(&self) -> Result<Transaction> {
         let doing = "holding the workers for a moment";
-        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await.context(doing)?;
-        client.execute(LOCK_ALL, &[&self.migration]).await.context(doing)?;
-        Ok(client)
-    }
-
-    /// Locks the checkpoints of all workers.
-    pub(super) async fn lock_checkpoints(&self, transaction: &tokio_postgres::Transaction<'_>) -> Result<()> {
-        transaction.execute(LOCK_ALL, &[&self.migration]).await.context("locking the checkpoints").map(drop)
+        let how = How { patience: Some(Duration::from_secs(10)), ..How::default() };
+        let mut transaction = self.begin_with(doing, how).await?;
+        transaction.query(doing, LOCK_ALL, params![self.name()]).await?;
+        Ok(transaction)
     }
 }
 

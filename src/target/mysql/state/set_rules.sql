@@ -1,0 +1,2 @@
+-- $2, $3, $4: one value a table.
+UPDATE cutwater.table_state SET rule = $4 WHERE migration = $1 AND source_schema = $2 AND source_table = $3
