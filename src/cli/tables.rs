@@ -15,8 +15,8 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::schema::{Patterns, ReplicaIdentity, TableName, TableSchema};
 use crate::source::Source;
-use crate::target::state::{Requested, State};
 use crate::target::state::{CutoverStep, Phase, TableAction, TableRequest, TableStage, TableState};
+use crate::target::state::{Requested, State};
 use crate::target::{AnyTarget, Target};
 use crate::verify::behind;
 

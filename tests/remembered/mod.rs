@@ -43,10 +43,9 @@ pub async fn everywhere(claim: impl AsyncFn(&Target)) {
 async fn turn(flavour: Flavour) -> OwnedMutexGuard<Option<LocalMySql>> {
     type Shared = OnceCell<Arc<Mutex<Option<LocalMySql>>>>;
     static SERVERS: [Shared; 2] = [const { OnceCell::const_new() }; 2];
-    let shared = SERVERS[usize::from(flavour == Flavour::MariaDb)]
-        .get_or_init(move || async move {
-            Arc::new(Mutex::new(my_server(flavour, MyOptions::new(), "what is remembered").await))
-        });
+    let shared = SERVERS[usize::from(flavour == Flavour::MariaDb)].get_or_init(move || async move {
+        Arc::new(Mutex::new(my_server(flavour, MyOptions::new(), "what is remembered").await))
+    });
     Arc::clone(shared.await).lock_owned().await
 }
 
