@@ -343,14 +343,14 @@ mod tests {
     #[test]
     fn a_plan_between_two_engines_is_fitted_to_the_target_s_table_and_so_are_its_parts() {
         let table = Arc::new(TableSchema::new(TableName::new("public", "users"), Vec::new(), None));
-        let plan = Plan::compile(&[], &[Arc::clone(&table)]).unwrap();
-        let planned = Arc::clone(plan.get(&table.name).unwrap());
-        assert!(plan.fitted(&planned, &table).unwrap().convert.is_none(), "one engine: nothing to convert");
+        let plan = Plan::compile(&[], &[Arc::clone(&table)]).expect("it can be");
+        let planned = Arc::clone(plan.get(&table.name).expect("it can be"));
+        assert!(plan.fitted(&planned, &table).expect("it can be").convert.is_none(), "one engine: nothing to convert");
         let plan = plan.converting(Arc::new(MarkingAll)).only(|_| true);
-        let fitted = plan.fitted(&planned, &table).unwrap();
-        assert_eq!(fitted.convert_rows(row(&[b"a"]).as_bytes().clone()).unwrap(), row(&[b"+a"]).as_bytes());
+        let fitted = plan.fitted(&planned, &table).expect("it can be");
+        assert_eq!(fitted.convert_rows(row(&[b"a"]).as_bytes().clone()).expect("it can be"), row(&[b"+a"]).as_bytes());
         let planned = Arc::new(TablePlan { columns: vec![0], ..TablePlan::clone(&planned) });
-        assert_eq!(plan.fitted(&planned, &table).unwrap_err().kind(), Kind::Schema);
+        assert_eq!(plan.fitted(&planned, &table).expect_err("it cannot be").kind(), Kind::Schema);
     }
 
     fn row(values: &[&[u8]]) -> Row {
@@ -368,22 +368,26 @@ mod tests {
             old_is_key_only: false,
             new: Some(new),
         };
-        let changed = plan.apply(change(row(&[b"a", b"b"]))).unwrap();
+        let changed = plan.apply(change(row(&[b"a", b"b"]))).expect("it can be");
         assert_eq!(changed.new, Some(row(&[b"+a", b"+b"])));
         let copied = [row(&[b"a", b"b"]), row(&[b"c"])].map(|row| row.as_bytes().clone()).concat();
-        let mut copied = plan.convert_rows(copied.into()).unwrap();
+        let mut copied = plan.convert_rows(copied.into()).expect("it can be");
         assert_eq!(Row::split_from(&mut copied), changed.new);
         assert_eq!(Row::split_from(&mut copied), Some(row(&[b"+c"])));
         assert!(copied.is_empty());
         for error in [
-            plan.apply(change(row(&[b""]))).unwrap_err(),
-            plan.convert_rows(row(&[b""]).as_bytes().clone()).unwrap_err(),
+            plan.apply(change(row(&[b""]))).expect_err("it cannot be"),
+            plan.convert_rows(row(&[b""]).as_bytes().clone()).expect_err("it cannot be"),
         ] {
             assert_eq!(error.kind(), Kind::BadRow);
             assert!(error.to_string().contains("public.users"), "{error}");
         }
         let cut = row(&[b"a"]).as_bytes().slice(..4);
-        assert_eq!(plan.convert_rows(cut.clone()).unwrap_err().kind(), Kind::Protocol);
-        assert_eq!(TablePlan::untouched(&table).convert_rows(cut.clone()).unwrap(), cut, "nothing is looked at");
+        assert_eq!(plan.convert_rows(cut.clone()).expect_err("it cannot be").kind(), Kind::Protocol);
+        assert_eq!(
+            TablePlan::untouched(&table).convert_rows(cut.clone()).expect("it can be"),
+            cut,
+            "nothing is looked at"
+        );
     }
 }
