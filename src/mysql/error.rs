@@ -27,6 +27,8 @@ pub fn code_kind(code: u16) -> Kind {
         | 1381 | 1665 | 1785 => Kind::ServerSetting,
         // A replica of the same name took our place; the position is not in the log any more: see `binlog_kind`.
         1236 | 1789 | 1945 | 1955 => Kind::SlotLost,
+        // The same of MariaDB.
+        4052 => Kind::SlotInUse,
         // Tables, columns, routines that are not there, or there already.
         1050 | 1051 | 1054 | 1072 | 1091 | 1109 | 1118 | 1146 | 1305 | 1356 => Kind::Schema,
         // Lock time-outs, dead-locks (also of XA and of a cluster), too many of something, memory, disk.
@@ -81,7 +83,7 @@ fn advice(code: u16, message: &str) -> Option<&'static str> {
         1021 | 1114 | 3675 => "free some space at the server",
         1381 => "start the server with log_bin",
         1419 => "SET GLOBAL log_bin_trust_function_creators = ON, or give the role SUPER",
-        1236 if binlog_kind(message) == Kind::SlotInUse => {
+        1236 | 4052 if code == 4052 || binlog_kind(message) == Kind::SlotInUse => {
             "another reader uses the same server id: end it, or give one of the two another [source] server_id"
         }
         1236 if message.contains("max_allowed_packet") => "raise max_allowed_packet at the source",

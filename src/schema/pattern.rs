@@ -115,6 +115,11 @@ impl Patterns {
             && !self.exclude.iter().any(|p| p.matches(name))
     }
 
+    /// Whether no table is named to be in: then the database says which there are.
+    pub fn name_nothing(&self) -> bool {
+        self.include.is_empty()
+    }
+
     /// Including patterns that match none of `names`: most likely typing mistakes.
     pub fn without_match<'a>(&'a self, names: &[TableName]) -> Vec<&'a str> {
         self.include.iter().filter(|p| !names.iter().any(|n| p.matches(n))).map(Pattern::as_str).collect()
