@@ -231,7 +231,7 @@ mod tests {
         let ty = MySqlType::parse("decimal(65,30)");
         assert_eq!((ty.precision, ty.scale, ty.length), (Some(65), Some(30), None));
         assert_eq!(MySqlType::parse("datetime(6)").fsp, 6);
-        assert_eq!(MySqlType::parse("double unsigned").unsigned, true);
+        assert!(MySqlType::parse("double unsigned").unsigned);
         let ty = MySqlType::parse("varchar(100) /*M!100301 COMPRESSED*/");
         assert_eq!((ty.kind, ty.length), (MySqlKind::VarChar, Some(100)));
         assert_eq!(MySqlType::parse("geomcollection").kind, MySqlKind::Geometry);

@@ -7,6 +7,7 @@
 //! left out, two tables or columns that end up with one name.
 
 pub mod convert;
+mod named;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

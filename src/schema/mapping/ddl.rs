@@ -234,7 +234,7 @@ impl Writer<'_> {
         let mut parts = Vec::new();
         for part in &index.parts {
             let Some(name) = &part.column else { return self.skip(what("it is over an expression")) };
-            let Some(column) = mapped.column(name) else { return self.skip(what("it is over a generated column")) };
+            let Some(column) = mapped.column(name) else { return self.skip(what("a column of it does not travel")) };
             let ident = Ident(&column.name);
             let order = if part.descending { " DESC" } else { "" };
             parts.push(match (part.prefix, &column.ty) {
@@ -260,13 +260,13 @@ impl Writer<'_> {
             if index.parts.iter().all(|part| part.prefix.is_none()) {
                 let columns = index.parts.iter().filter_map(|part| mapped.column(part.column.as_deref()?));
                 let columns = list(columns.map(|column| column.name.as_str()));
-                let name = self.free(mapped, format!("{}_pkey", mapped.name.table));
+                let name = self.free(mapped, &format!("{}_pkey", mapped.name.table));
                 let (table, name) = (mapped.name.sql(), Ident(&name));
                 self.ddl.keys.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns});"));
                 return;
             }
         }
-        let name = self.free(mapped, format!("{}_{}", mapped.name.table, index.name.to_lowercase()));
+        let name = self.free(mapped, &format!("{}_{}", mapped.name.table, index.name.to_lowercase()));
         let unique = index.kind != IndexKind::Plain;
         let statement = format!(
             "CREATE {}INDEX {} ON {} ({parts});",
@@ -278,8 +278,8 @@ impl Writer<'_> {
     }
 
     /// A name that no other relation of the schema has: an index's name is its table's own only at the source.
-    fn free(&mut self, table: &MappedTable, name: String) -> String {
-        let mut candidate = fitting(name.clone());
+    fn free(&mut self, table: &MappedTable, name: &str) -> String {
+        let mut candidate = fitting(name.to_owned());
         let mut number = 1;
         while !self.relations.insert((table.name.schema.clone(), candidate.clone())) {
             number += 1;
@@ -311,7 +311,7 @@ impl Writer<'_> {
             };
             let (Some(here), Some(there)) = (names(mapped, &key.columns), names(parent, &key.referenced_columns))
             else {
-                self.skip(what("it is over a generated column"));
+                self.skip(what("a column of it does not travel"));
                 continue;
             };
             if let Some(((name, a), (_, b))) = here.iter().zip(&there).find(|((_, a), (_, b))| !comparable(a, b)) {
