@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Authority;
 use super::support::mysql::{ADMIN, DATABASE};
-use super::support::{LocalMySql, MyOptions, my_server};
+use super::support::{LocalMySql, MyOptions, Wanted, my_server};
 
 /// Longer than the scramble that it is mixed with.
 const PASSWORD: &str = "a secret'longer\"than-the/scramble@it is mixed with";
@@ -61,8 +61,9 @@ fn hostile(flavour: Flavour) -> MyOptions {
     }
 }
 
-async fn a_session_means_the_same_wherever_it_is(flavour: Flavour) {
-    let Some(server) = my_server(flavour, hostile(flavour), "a_session_means_the_same_wherever_it_is").await else {
+async fn a_session_means_the_same_wherever_it_is(wanted: Wanted) {
+    let flavour = wanted.flavour();
+    let Some(server) = my_server(wanted, hostile(flavour), "a_session_means_the_same_wherever_it_is").await else {
         return;
     };
     let make = format!("CREATE USER plain@'%' IDENTIFIED BY '{}'", PASSWORD.replace('\'', "\\'"));
@@ -136,12 +137,17 @@ async fn a_session_means_the_same_wherever_it_is(flavour: Flavour) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_session_means_the_same_wherever_it_is() {
-    a_session_means_the_same_wherever_it_is(Flavour::MySql).await;
+    a_session_means_the_same_wherever_it_is(Wanted::MySql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mariadb_session_means_the_same_wherever_it_is() {
-    a_session_means_the_same_wherever_it_is(Flavour::MariaDb).await;
+    a_session_means_the_same_wherever_it_is(Wanted::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mariadb_11_session_means_the_same_wherever_it_is() {
+    a_session_means_the_same_wherever_it_is(Wanted::MariaDb11).await;
 }
 
 /// Accounts and how they prove themselves; all have the same password.
@@ -152,7 +158,8 @@ fn accounts(flavour: Flavour) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-async fn passwords_and_tls(flavour: Flavour) {
+async fn passwords_and_tls(wanted: Wanted) {
+    let flavour = wanted.flavour();
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority");
     authority.sign("server", "db.example.com", "DNS:db.example.com,IP:127.0.0.1");
@@ -160,9 +167,12 @@ async fn passwords_and_tls(flavour: Flavour) {
     for (path, mode) in [("", 0o755), ("server.key", 0o644), ("server.crt", 0o644), ("authority.pem", 0o644)] {
         std::fs::set_permissions(folder.path().join(path), std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    let without_tls =
-        if flavour == Flavour::MySql { MyOptions::new().setting("tls-version", "") } else { MyOptions::new() };
-    let Some(mut server) = my_server(flavour, without_tls, "passwords_and_tls").await else { return };
+    // MariaDB makes itself a certificate from 11.4 on.
+    let without_tls = match flavour {
+        Flavour::MySql => MyOptions::new().setting("tls-version", ""),
+        Flavour::MariaDb => MyOptions::new().setting("ssl", "0"),
+    };
+    let Some(mut server) = my_server(wanted, without_tls, "passwords_and_tls").await else { return };
     let mut accounts = accounts(flavour);
     if flavour == Flavour::MariaDb
         && let Err(error) = server.connect("").await.execute("INSTALL SONAME 'auth_ed25519'").await
@@ -257,9 +267,9 @@ async fn passwords_and_tls(flavour: Flavour) {
     refused(&url(any, "ssl-mode=REQUIRED&ssl-cert=/x.pem"), Kind::Config, &["/x.pem", "ssl-key"]).await;
     // A server that insists.
     server.execute("", "SET GLOBAL require_secure_transport = ON").await;
-    // MariaDB only says that access is denied.
-    let says = if flavour == Flavour::MySql { "leave ssl-mode out" } else { "Access denied" };
-    refused(&url(any, "ssl-mode=DISABLED"), Kind::Authentication, &[says]).await;
+    // MariaDB 10 only says that access is denied.
+    let says: &[&str] = if flavour == Flavour::MySql { &["leave ssl-mode out"] } else { &[] };
+    refused(&url(any, "ssl-mode=DISABLED"), Kind::Authentication, says).await;
 
     // What is not there.
     refused(&server.url_of(any, PASSWORD, "nowhere"), Kind::Privilege, &["nowhere"]).await;
@@ -276,12 +286,17 @@ async fn passwords_and_tls(flavour: Flavour) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_passwords_and_tls() {
-    passwords_and_tls(Flavour::MySql).await;
+    passwords_and_tls(Wanted::MySql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_passwords_and_tls() {
-    passwords_and_tls(Flavour::MariaDb).await;
+    passwords_and_tls(Wanted::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_11_passwords_and_tls() {
+    passwords_and_tls(Wanted::MariaDb11).await;
 }
 
 /// A port that leads to another one; and what clients have sent over it.

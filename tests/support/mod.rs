@@ -38,7 +38,7 @@ pub use cutwater::cli::demo::server::{LocalPostgres, ServerOptions, StopMode};
 pub use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer, WriterOptions};
 pub use database::{Database, pair, postgres, postgres_with};
 pub use mysql::{LocalMySql, MyOptions};
-pub use mysql_programs::{Programs, my_programs, my_server};
+pub use mysql_programs::{Programs, Wanted, my_programs, my_server};
 pub use pooler::Pooler;
 pub use proxy::Proxy;
 pub(crate) use versions::on_every_version;
