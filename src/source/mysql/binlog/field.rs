@@ -301,11 +301,17 @@ fn write_field(
         }
         Form::Float => {
             let number = f32::from_le_bytes(cursor.array()?);
-            row.text_with(|out| Ok(number::write_double(f64::from(number), out)))
+            row.text_with(|out| {
+                number::write_double(f64::from(number), out);
+                Ok(())
+            })
         }
         Form::Double => {
             let number = f64::from_le_bytes(cursor.array()?);
-            row.text_with(|out| Ok(number::write_double(number, out)))
+            row.text_with(|out| {
+                number::write_double(number, out);
+                Ok(())
+            })
         }
         Form::DateTime2 { fsp } => row.text_with(|out| temporal::datetime2(cursor, *fsp, out)),
         Form::Timestamp2 { fsp } => row.text_with(|out| temporal::timestamp2(cursor, *fsp, out)),
@@ -313,7 +319,10 @@ fn write_field(
         Form::Date => row.text_with(|out| temporal::date(cursor, out)),
         Form::Year => {
             let year = u64::from(cursor.u8()?);
-            row.text_with(|out| Ok(number::write_padded(if year == 0 { 0 } else { 1900 + year }, 4, out)))
+            row.text_with(|out| {
+                number::write_padded(if year == 0 { 0 } else { 1900 + year }, 4, out);
+                Ok(())
+            })
         }
         Form::TimeOld => row.text_with(|out| temporal::time_old(cursor, out)),
         Form::DateTimeOld => row.text_with(|out| temporal::datetime_old(cursor, out)),

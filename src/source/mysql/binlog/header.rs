@@ -3,7 +3,7 @@
 //! Formats: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html> and
 //! `libs/mysql/binlog/event/binlog_event.h`; MariaDB's own types are in its `sql/log_event.h`.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::cursor::{Cursor, malformed};
 use super::format::{Checksum, FormatDescription};
@@ -179,7 +179,7 @@ pub struct RawEvent {
 
 impl RawEvent {
     /// Takes one event as it stands in a file, or in a network stream after the OK byte.
-    pub fn parse(event: Bytes, format: &FormatDescription) -> Result<RawEvent> {
+    pub fn parse(mut event: Bytes, format: &FormatDescription) -> Result<RawEvent> {
         let header = EventHeader::parse(&event)?;
         if header.size as usize != event.len() {
             return Err(malformed(format!(
@@ -212,7 +212,9 @@ impl RawEvent {
         if end < HEADER_LENGTH {
             return Err(malformed(format!("a {} event is cut short", kind_name(header.kind))));
         }
-        Ok(RawEvent { header, body: event.slice(HEADER_LENGTH..end) })
+        event.truncate(end);
+        event.advance(HEADER_LENGTH);
+        Ok(RawEvent { header, body: event })
     }
 }
 

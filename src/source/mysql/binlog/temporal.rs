@@ -47,9 +47,9 @@ pub(super) fn write_time(negative: bool, parts: &Parts, fsp: u8, out: &mut Out) 
         out.extend_from_slice(b"-");
     }
     if parts.hour < 100 {
-        write_padded(parts.hour, 2, out)
+        write_padded(parts.hour, 2, out);
     } else {
-        write_u64(parts.hour, out)
+        write_u64(parts.hour, out);
     }
     minutes_and_on(parts, fsp, out);
 }

@@ -128,7 +128,7 @@ impl Multi {
         Some(match self {
             Multi::Cp932 | Multi::Sjis if matches!(first, 0xA1..=0xDF) => 1,
             Multi::Eucjpms | Multi::Ujis if first == 0x8F => 3,
-            Multi::Gb18030 if matches!(text.get(1)?, b'0'..=b'9') => 4,
+            Multi::Gb18030 if text.get(1)?.is_ascii_digit() => 4,
             _ => 2,
         })
     }

@@ -22,9 +22,9 @@ pub(in super::super) fn write_changed(before: &[u8], differences: &[u8], out: &m
             0 | 1 => {
                 let value = Node::parse(cursor.lenenc_bytes()?)?;
                 if operation == 0 {
-                    replace(&mut document, &path, value)?
+                    replace(&mut document, &path, value)?;
                 } else {
-                    insert(&mut document, &path, value)?
+                    insert(&mut document, &path, value)?;
                 }
             }
             2 => remove(&mut document, &path)?,
