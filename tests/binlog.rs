@@ -1,5 +1,6 @@
 //! The binlog decoder against real servers: what it makes of the server's own files is what the server itself answers when
 //! it is asked for the rows.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "binlog/matrix.rs"]
 mod matrix;

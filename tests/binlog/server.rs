@@ -23,10 +23,10 @@ impl Drop for Server {
     }
 }
 
-/// Where MySQL's programs are: `CUTWATER_TEST_MYSQL` (the server's path), the machine's own, or what was fetched.
+/// Where MySQL's programs are: `CUTWATER_TEST_MYSQL` (the server's folder), the machine's own, or what was fetched.
 fn mysqld() -> Option<PathBuf> {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/mysql/sbin/mysqld");
-    let named = std::env::var_os("CUTWATER_TEST_MYSQL").map(PathBuf::from);
+    let named = std::env::var_os("CUTWATER_TEST_MYSQL").map(|folder| PathBuf::from(folder).join("mysqld"));
     named.into_iter().chain([fetched, PathBuf::from("/usr/sbin/mysqld")]).find(|path| {
         let version = Command::new(path).arg("--version").output();
         version.is_ok_and(|out| !String::from_utf8_lossy(&out.stdout).contains("MariaDB") && out.status.success())
