@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::support::mysql::DATABASE;
-use crate::support::{LocalMySql, MyOptions, my_server, pair};
+use crate::support::{LocalMySql, MyOptions, my_server, pair, wait_for};
 
 pub const TTL: Duration = Duration::from_secs(600);
 
@@ -92,23 +92,27 @@ impl Target {
         }
     }
 
-    /// Ends every session of the state.
+    /// Ends every session of the state, and waits for their end.
     pub async fn end_sessions(&self) {
-        match self.session().await {
+        wait_for("the end of the sessions", Duration::from_secs(90), async || match self.session().await {
             Session::Postgres(client) => {
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                             WHERE application_name LIKE 'cutwater%' AND datname = current_database()";
-                client.simple_query(sql).await.unwrap();
+                let found = client.simple_query(sql).await.unwrap();
+                !found.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_)))
             }
             Session::MySql(mut session) => {
                 let sql = "SELECT id FROM information_schema.processlist
                             WHERE id <> connection_id() AND user = SUBSTRING_INDEX(USER(), '@', 1)";
-                for row in session.rows(sql).await.unwrap() {
+                let found = session.rows(sql).await.unwrap();
+                for row in &found {
                     // It may have ended by itself.
                     let _ = session.execute(format!("KILL {}", row[0].as_deref().unwrap())).await;
                 }
+                found.is_empty()
             }
-        }
+        })
+        .await;
     }
 
     /// How many rows there are of a migration, in all tables but the event log.
