@@ -100,7 +100,7 @@ fn definition(
     match rest.word().as_str() {
         "TEMPORARY" => Meaning::Elsewhere,
         "TABLE" | "TABLES" => {
-            let unless_there = rest.skip(&["IF", "NOT", "EXISTS"]).iter().any(|word| *word == "NOT");
+            let unless_there = rest.skip(&["IF", "NOT", "EXISTS"]).contains(&"NOT");
             match verb {
                 // There already: nothing happens.
                 "CREATE" if unless_there => Meaning::Elsewhere,
