@@ -222,6 +222,8 @@ impl<'a> FromIterator<Datum<'a>> for Row {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]

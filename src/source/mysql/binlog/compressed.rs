@@ -68,6 +68,8 @@ fn read_exactly(from: impl Read, length: u64, out: &mut Vec<u8>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use std::io::Write;
 
     use super::*;

@@ -162,6 +162,8 @@ pub(super) fn incident(body: &[u8]) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]

@@ -135,6 +135,8 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
     use crate::source::mysql::binlog::Checksum;
 

@@ -91,6 +91,8 @@ pub(super) fn uuid(value: &[u8], out: &mut Out) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn text(value: &[u8], write: fn(&[u8], &mut Out) -> Result<()>) -> String {

@@ -256,6 +256,8 @@ pub(super) fn decode_list(body: &[u8]) -> Result<Vec<MariaGtidEntry>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]

@@ -200,6 +200,8 @@ fn key(value: &mut Cursor<'_>, columns: &[MappedColumn], with_prefix: bool) -> R
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::super::table_map::TableMap;
     use super::super::table_map::tests::event;
     use super::*;

@@ -174,6 +174,8 @@ pub(super) fn write_decimal(cursor: &mut Cursor<'_>, precision: u8, scale: u8, o
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn text(write: impl FnOnce(&mut Out)) -> String {

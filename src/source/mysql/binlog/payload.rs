@@ -139,6 +139,8 @@ impl Iterator for PayloadEvents {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn inner() -> Vec<u8> {

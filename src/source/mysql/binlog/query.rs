@@ -123,6 +123,8 @@ fn short_text(cursor: &mut Cursor<'_>) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn event() -> Bytes {

@@ -214,6 +214,8 @@ impl RowReader {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::super::charset::Charset;
     use super::super::layout::ColumnHint;
     use super::super::table_map::tests::event;

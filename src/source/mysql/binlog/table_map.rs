@@ -158,6 +158,8 @@ fn read_column(kind: u8, metadata: &mut Cursor<'_>) -> Result<(u8, u16)> {
 /// Test events, shared with the tests of the rows.
 #[cfg(test)]
 pub(super) mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     /// A table map with `columns` as (type, metadata) and the optional metadata given.

@@ -62,6 +62,8 @@ pub(super) fn text(cursor: &mut Cursor<'_>) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]

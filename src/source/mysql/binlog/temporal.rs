@@ -235,6 +235,8 @@ fn unpack_hires(packed: u64, fsp: u8) -> Option<Parts> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn text(bytes: &[u8], read: impl Fn(&mut Cursor<'_>, &mut Out) -> Result<()>) -> String {

@@ -146,6 +146,8 @@ fn push(character: char, out: &mut Out) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn text(set: &str, bytes: &[u8]) -> Result<String, usize> {

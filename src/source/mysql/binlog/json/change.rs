@@ -134,6 +134,8 @@ fn remove<'a>(document: &mut Node<'a>, path: &[Leg<'a>]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::super::tests::DOCUMENT;
     use super::*;
 

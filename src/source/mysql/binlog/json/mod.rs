@@ -240,6 +240,8 @@ fn write_quoted(text: &[u8], out: &mut Out) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     pub(super) fn text(document: &[u8]) -> Result<String> {

@@ -77,6 +77,8 @@ fn write_base64(bytes: &[u8], out: &mut Out) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn text(kind: u8, value: &[u8]) -> String {
