@@ -127,6 +127,8 @@ impl LocalMySql {
             }
         };
         command.args(&self.programs.arguments).arg(format!("--datadir={}", self.server.data_directory().display()));
+        // Not /tmp: a server that starts removes what others have there of temporary tables.
+        command.arg(format!("--tmpdir={}", self.server.folder().display()));
         let output = command.output().with_context(|| format!("running {}", command.get_program().display()))?;
         if output.status.success() {
             return Ok(());
