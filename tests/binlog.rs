@@ -6,6 +6,7 @@
 mod matrix;
 #[path = "binlog/server.rs"]
 mod server;
+mod support;
 
 use std::collections::HashMap;
 
@@ -257,12 +258,18 @@ fn mysql_rows_are_what_the_server_answers_with_everything_logged_and_compressed(
 
 #[test]
 fn mysql_rows_are_what_the_server_answers_with_minimal_images_and_metadata() {
-    let options = ["--binlog-row-metadata=MINIMAL", "--binlog-checksum=NONE"];
+    let options = [
+        "--binlog-row-metadata=MINIMAL",
+        "--binlog-checksum=NONE",
+        "--gtid-mode=OFF",
+        "--enforce-gtid-consistency=OFF",
+    ];
     let Some(log) = matrix(Engine::MySql, &options, "SET binlog_row_image = MINIMAL") else { return };
     let update = log.changes.iter().find(|change| change.kind == RowsKind::Update).unwrap();
     assert_eq!(update.before.as_ref().unwrap().get(1), Some(Datum::Unchanged));
     assert_eq!(update.after.as_ref().unwrap().get(0), Some(Datum::Unchanged));
     assert!(log.events.iter().any(|(_, event)| matches!(event, Event::Format(f) if f.checksum == Checksum::None)));
+    assert!(log.events.iter().any(|(_, event)| matches!(event, Event::Gtid(gtid) if gtid.gtid.is_none())));
 }
 
 #[test]

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const BOTH: [Flavour; 2] = [Flavour::MySql, Flavour::MariaDb];
 
 fn source(server: &LocalMySql, name: &str) -> MySource {
-    MySource::new(MyConnInfo::parse(&Url::new(&server.url(DATABASE))).unwrap(), name)
+    MySource::new(MyConnInfo::parse(&Url::new(server.url(DATABASE))).unwrap(), name)
 }
 
 async fn tables(source: &MySource) -> Vec<Arc<TableSchema>> {

@@ -25,6 +25,7 @@ pub enum Target {
 }
 
 /// Puts a claim to every engine, one after the other.
+#[allow(clippy::print_stdout, reason = "shown with a failure: which engine it was")]
 pub async fn everywhere(claim: impl AsyncFn(&Target)) {
     let (_source, target) = pair().await;
     println!("on Postgres");
