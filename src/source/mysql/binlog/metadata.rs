@@ -37,8 +37,8 @@ pub struct TableMetadata {
 /// The labels of one ENUM or SET column.
 pub type Labels = Arc<[Box<[u8]>]>;
 
-/// Which columns the server that wrote the log counts. The two differ: to MariaDB a geometry is a text (of set `binary`)
-/// and a YEAR a number, to MySQL they are not.
+/// Which columns the server that wrote the log counts: a YEAR is a number (MySQL's `has_signedess_information_type` in
+/// `sql/field_common_properties.h`). A geometry is a text (of set `binary`) to MariaDB and not to MySQL.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     mariadb: bool,
@@ -47,8 +47,16 @@ struct Counted {
 impl Counted {
     fn number(self, column: &MappedColumn) -> bool {
         match column.kind {
-            t::TINY | t::SHORT | t::INT24 | t::LONG | t::LONGLONG | t::NEWDECIMAL | t::FLOAT | t::DOUBLE => true,
-            t::YEAR => self.mariadb,
+            t::DECIMAL
+            | t::TINY
+            | t::SHORT
+            | t::INT24
+            | t::LONG
+            | t::LONGLONG
+            | t::NEWDECIMAL
+            | t::FLOAT
+            | t::DOUBLE
+            | t::YEAR => true,
             _ => false,
         }
     }
@@ -257,7 +265,7 @@ mod tests {
         assert_eq!(maria.unsigned.unwrap(), [Some(true), Some(false), None, None]);
         assert_eq!(maria.collations.unwrap(), [None, None, Some(63), Some(45)]);
         let mysql = read(&[1, 1, 0b1000_0000, 3, 1, 45], false);
-        assert_eq!(mysql.unsigned.unwrap(), [None, Some(true), None, None]);
+        assert_eq!(mysql.unsigned.unwrap(), [Some(true), Some(false), None, None]);
         assert_eq!(mysql.collations.unwrap(), [None, None, None, Some(45)]);
     }
 
