@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cutwater::change::{Budget, ChangeEvent, Datum, Durable, Message, Op, Position, Row, RowChange};
@@ -364,12 +365,16 @@ async fn a_table_rewritten_between_two_parts_is_not_pieced_together() {
 async fn stream_after_snapshot_has_no_gap_and_no_overlap() {
     let (db, _) = support::pair().await;
     db.execute("CREATE TABLE t (id bigserial PRIMARY KEY, v int)").await;
+    let enough = Arc::new(AtomicBool::new(false));
     let writer = {
-        let client = db.connect().await;
+        let (client, enough) = (db.connect().await, Arc::clone(&enough));
         tokio::spawn(async move {
-            for value in 0..2000 {
-                client.execute("INSERT INTO t (v) VALUES ($1)", &[&value]).await.unwrap();
+            let mut written = 0;
+            while !enough.load(Ordering::Relaxed) {
+                client.execute("INSERT INTO t (v) VALUES ($1)", &[&written]).await.unwrap();
+                written += 1;
             }
+            usize::try_from(written).unwrap()
         })
     };
     let source = PgSource::new(info(&db.url()), "seam");
@@ -381,19 +386,22 @@ async fn stream_after_snapshot_has_no_gap_and_no_overlap() {
     let mut seen = ids(&bytes);
     let copied = seen.len();
     let mut stream = source.stream(snapshot.position(), &tables, &Budget::new(64 << 20)).await.unwrap();
-    writer.await.unwrap();
+    let more = format!("SELECT count(*) > {copied} + 100 FROM t");
+    wait_for("rows behind the copy", PATIENCE, async || db.value::<bool>(&more).await).await;
+    enough.store(true, Ordering::Relaxed);
+    let written = writer.await.unwrap();
     // A temporary snapshot in the middle has its own exact place.
     let later = source.temporary_snapshot().await.unwrap();
     let (_, bytes, _) = copy_all(&later, &tables[0], 1_000_000, CopyFormat::PgText).await;
-    assert_eq!(ids(&bytes).len(), 2000);
-    for transaction in transactions(&mut stream, 2000 - copied).await {
+    assert_eq!(ids(&bytes).len(), written);
+    for transaction in transactions(&mut stream, written - copied).await {
         for row in rows(&transaction) {
             seen.push(text(row.new.as_ref().unwrap())[0].parse().unwrap());
         }
     }
-    assert!((100..2000).contains(&copied), "{copied} rows were copied");
+    assert!((100..written).contains(&copied), "{copied} rows were copied");
     seen.sort_unstable();
-    assert_eq!(seen, (1..=2000).collect::<Vec<_>>());
+    assert!(seen.into_iter().eq(1..=i64::try_from(written).unwrap()));
 }
 
 /// TRAPS 6: it is in the log, and no snapshot sees it before the standby has answered. A snapshot that came with the log's
