@@ -434,10 +434,11 @@ async fn binary_types(source: &Site, types: &[Type]) -> (BTreeSet<String>, BTree
     (of(&["v"]), of(&["v", "a"]))
 }
 
-/// The form that `docs/types.md` gives for each type that is not of one's own.
+/// The form that `docs/types.md` gives for each type that is not of one's own, between two Postgres servers.
 fn documented() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for line in include_str!("../docs/types.md").lines().filter(|line| line.starts_with("| ")) {
+    let (postgres, _) = include_str!("../docs/types.md").split_once("\n## From ").unwrap();
+    for line in postgres.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, _, types, form, ..] = cells[..] else { continue };
         for name in types.split('`').skip(1).step_by(2) {
