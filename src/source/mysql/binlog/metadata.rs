@@ -46,19 +46,19 @@ struct Counted {
 
 impl Counted {
     fn number(self, column: &MappedColumn) -> bool {
-        match column.kind {
+        matches!(
+            column.kind,
             t::DECIMAL
-            | t::TINY
-            | t::SHORT
-            | t::INT24
-            | t::LONG
-            | t::LONGLONG
-            | t::NEWDECIMAL
-            | t::FLOAT
-            | t::DOUBLE
-            | t::YEAR => true,
-            _ => false,
-        }
+                | t::TINY
+                | t::SHORT
+                | t::INT24
+                | t::LONG
+                | t::LONGLONG
+                | t::NEWDECIMAL
+                | t::FLOAT
+                | t::DOUBLE
+                | t::YEAR
+        )
     }
 
     fn text(self, column: &MappedColumn) -> bool {
