@@ -14,7 +14,7 @@ use cutwater::error::{Error, Kind};
 use cutwater::mysql::{Flavour, MyConnInfo};
 use cutwater::schema::{Patterns, TableSchema};
 use cutwater::source::mysql::{MySource, MyStream};
-use cutwater::source::{ChangeStream, StreamItem};
+use cutwater::source::{ChangeStream, Source, StreamItem};
 use rand::Rng;
 use support::mysql::DATABASE;
 use support::{LocalMySql, MyOptions, my_server, rng, within};

@@ -20,6 +20,7 @@ pub fn ends(config: &Config) -> Result<Ends> {
             state: target.state().clone(),
             publication: source.publication_name().to_owned(),
         }),
+        _ => Err(job.not_between("a comparison")),
     }
 }
 

@@ -97,7 +97,14 @@ impl Job {
     pub fn ddl(&self) -> Ddl {
         match (&self.source, &self.target) {
             (AnySource::Postgres(_), AnyTarget::Postgres(_)) => self.config.apply.ddl,
+            _ => Ddl::Stop,
         }
+    }
+
+    /// The error of two ends between which this cannot be done.
+    pub fn not_between(&self, what: &str) -> Error {
+        let (source, target) = (self.source.label(), self.target.label());
+        Error::new(Kind::Refused, format!("{what} is not possible between {source} and {target}"))
     }
 
     /// The source's tables that match `[source] tables`, through the rules.

@@ -40,6 +40,7 @@ impl<'a> Schema<'a> {
             (AnySource::Postgres(_), AnyTarget::Postgres(_)) => {
                 Schema::Postgres(SchemaWork::new(&job.config, plan, progress))
             }
+            _ => unreachable!("refused by the config"),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::mysql::{MySnapshot, MySource, MyStream};
 use super::postgres::{PgSnapshot, PgSource, PgStream};
 use super::{
     ChangeStream, CopyFormat, CopyStream, Head, Membership, Part, Reread, SlotState, Snapshot, Source, SourceIdentity,
@@ -14,6 +15,7 @@ use super::{
 use crate::change::{Budget, Chunk, Durable, Position, Row};
 use crate::config::Config;
 use crate::error::Result;
+use crate::mysql::MyConnInfo;
 use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
 
 /// A source of any engine.
@@ -21,23 +23,34 @@ use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
 pub enum AnySource {
     /// `postgres://`
     Postgres(PgSource),
+    /// `mysql://`
+    MySql(MySource),
 }
 
 /// Its snapshot.
 pub enum AnySnapshot {
     /// Of a Postgres server.
     Postgres(PgSnapshot),
+    /// Of a MySQL or MariaDB server.
+    MySql(MySnapshot),
 }
 
 /// Its stream.
 pub enum AnyStream {
     /// Of a Postgres server.
     Postgres(PgStream),
+    /// Of a MySQL or MariaDB server.
+    MySql(MyStream),
 }
 
 impl AnySource {
     /// The source that a config names. Connects when first used.
     pub fn of(config: &Config) -> Result<AnySource> {
+        let url = config.source.url.expose();
+        if url.starts_with("mysql://") {
+            let info = MyConnInfo::parse(&config.source.url)?;
+            return Ok(AnySource::MySql(MySource::new(info, &config.migration.name)));
+        }
         Ok(AnySource::Postgres(PgSource::of(config)?))
     }
 
@@ -45,6 +58,7 @@ impl AnySource {
     pub fn postgres(&self) -> Option<&PgSource> {
         match self {
             AnySource::Postgres(source) => Some(source),
+            AnySource::MySql(_) => None,
         }
     }
 }
@@ -54,6 +68,7 @@ macro_rules! ask {
     ($any:ident, $end:ident => $answer:expr) => {
         match $any {
             Self::Postgres($end) => $answer,
+            Self::MySql($end) => $answer,
         }
     };
 }
@@ -63,6 +78,7 @@ macro_rules! wrap {
     ($any:ident, $of:ident, $end:ident => $answer:expr) => {
         match $any {
             Self::Postgres($end) => $of::Postgres($answer),
+            Self::MySql($end) => $of::MySql($answer),
         }
     };
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::mysql::{MyApplier, MyTarget};
 use super::parallel::Worker;
 use super::postgres::{PgApplier, PgTarget};
 use super::state::{Lease, State};
@@ -11,6 +12,7 @@ use super::{Applied, Applier, Batch, LoadMode, Loaded, Standing, Target};
 use crate::change::{ChunkMap, Durable, Position};
 use crate::config::{ApplyConfig, Config, Existing};
 use crate::error::Result;
+use crate::mysql::MyConnInfo;
 use crate::postgres::ConnInfo;
 use crate::schema::{ShapeChange, TableName, TableSchema};
 use crate::source::{CopyFormat, CopyStream};
@@ -20,17 +22,25 @@ use crate::source::{CopyFormat, CopyStream};
 pub enum AnyTarget {
     /// `postgres://`
     Postgres(PgTarget),
+    /// `mysql://`
+    MySql(MyTarget),
 }
 
 /// Its applier.
 pub enum AnyApplier {
     /// Of a Postgres server.
     Postgres(PgApplier),
+    /// Of a MySQL or MariaDB server.
+    MySql(MyApplier),
 }
 
 impl AnyTarget {
     /// The target that a config names. Connects when first used.
     pub fn of(config: &Config) -> Result<AnyTarget> {
+        if config.target.url.expose().starts_with("mysql://") {
+            let info = MyConnInfo::parse(&config.target.url)?;
+            return Ok(AnyTarget::MySql(MyTarget::new(info, &config.migration.name)));
+        }
         let info = ConnInfo::parse(&config.target.url)?;
         Ok(AnyTarget::Postgres(PgTarget::new(info, &config.migration.name)))
     }
@@ -41,6 +51,7 @@ macro_rules! ask {
     ($any:ident, $end:ident => $answer:expr) => {
         match $any {
             Self::Postgres($end) => $answer,
+            Self::MySql($end) => $answer,
         }
     };
 }
@@ -111,6 +122,7 @@ impl Target for AnyTarget {
     async fn worker(&self, lease: &Lease, config: &ApplyConfig, number: i32) -> Result<AnyApplier> {
         match self {
             AnyTarget::Postgres(target) => Ok(AnyApplier::Postgres(target.worker(lease, config, number).await?)),
+            AnyTarget::MySql(target) => Ok(AnyApplier::MySql(target.worker(lease, config, number).await?)),
         }
     }
 }

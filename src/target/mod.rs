@@ -10,7 +10,7 @@
 //! one for each batch, so the choice costs one `match` a batch.
 
 mod any;
-mod mysql;
+pub mod mysql;
 pub mod parallel;
 pub mod plan;
 pub mod postgres;

@@ -145,6 +145,7 @@ pub async fn inspect(job: &Job, plan: &Plan) -> Result<Report> {
         (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
             postgres::between(&job.config, source, target, plan).await
         }
+        _ => Err(job.not_between("a migration")),
     }
 }
 
@@ -194,6 +195,7 @@ pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
         (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
             postgres::grants(&job.config, (source.info(), target.info()), plan).await
         }
+        _ => Err(job.not_between("a migration")),
     }
 }
 
@@ -202,9 +204,11 @@ pub async fn poolers(job: &Job) -> Result<Report> {
     let mut report = Report::default();
     match &job.source {
         AnySource::Postgres(source) => postgres::pooler::look(End::Source, source.info(), &mut report).await?,
+        AnySource::MySql(_) => {}
     }
     match &job.target {
         AnyTarget::Postgres(target) => postgres::pooler::look(End::Target, target.info(), &mut report).await?,
+        AnyTarget::MySql(_) => {}
     }
     Ok(report)
 }
@@ -213,5 +217,6 @@ pub async fn poolers(job: &Job) -> Result<Report> {
 pub async fn left_behind(job: &Job) -> Result<Vec<String>> {
     match &job.source {
         AnySource::Postgres(source) => postgres::left_behind(source).await,
+        AnySource::MySql(_) => Ok(Vec::new()),
     }
 }

@@ -17,6 +17,7 @@ pub mod binlog;
 mod log;
 mod reader;
 mod setup;
+mod snapshot;
 mod statement;
 mod stream;
 mod table;
@@ -26,13 +27,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use snapshot::MySnapshot;
 pub use stream::MyStream;
 
 use crate::change::{Budget, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{Flavour, MyConnInfo, Session, catalog, connect};
-use crate::schema::{Patterns, TableDefinition, TableSchema};
-use crate::source::{Head, SourceIdentity};
+use crate::schema::{Patterns, TableDefinition, TableName, TableSchema};
+use crate::source::{Head, SlotState, Source, SourceIdentity};
 
 /// A MySQL or MariaDB server as a source. Cheap to clone: it holds addresses, not connections.
 #[derive(Clone)]
@@ -51,11 +53,6 @@ impl MySource {
         MySource { inner: Arc::new(Inner { info, name: name.to_owned() }) }
     }
 
-    /// `mysql old:3306/shop`, for people.
-    pub fn label(&self) -> String {
-        self.inner.info.label()
-    }
-
     fn name(&self) -> &str {
         &self.inner.name
     }
@@ -68,8 +65,27 @@ impl MySource {
         connect(&self.inner.info, &self.application_name()).await
     }
 
+    /// The earliest position that the log can still be read from.
+    pub async fn oldest(&self) -> Result<Position> {
+        let mut session = self.session().await?;
+        Ok(log::look(&mut session).await?.oldest)
+    }
+
+    fn not_copied(&self) -> Error {
+        Error::new(Kind::Refused, format!("{} cannot be copied yet", self.inner.info.label()))
+    }
+}
+
+impl Source for MySource {
+    type Stream = MyStream;
+    type Snapshot = MySnapshot;
+
+    fn label(&self) -> String {
+        self.inner.info.label()
+    }
+
     /// Who it is. A MySQL server has a UUID for ever; a MariaDB server is known by its id and domain, which people give.
-    pub async fn identity(&self) -> Result<SourceIdentity> {
+    async fn identity(&self) -> Result<SourceIdentity> {
         let session = self.session().await?;
         let server = session.server();
         let (engine, system_id) = match server.flavour {
@@ -85,7 +101,7 @@ impl MySource {
     }
 
     /// The tables that match, in name order. Without a pattern that says otherwise: those of the URL's database.
-    pub async fn tables(&self, patterns: &Patterns) -> Result<Vec<Arc<TableSchema>>> {
+    async fn tables(&self, patterns: &Patterns) -> Result<Vec<Arc<TableSchema>>> {
         let mut session = self.session().await?;
         let databases = self.inner.info.database.iter().filter(|_| patterns.name_nothing()).cloned();
         let found = definitions(&mut session, databases).await?;
@@ -93,7 +109,7 @@ impl MySource {
     }
 
     /// Where the log ends now.
-    pub async fn head(&self) -> Result<Head> {
+    async fn head(&self) -> Result<Head> {
         let ask = async {
             let mut session = self.session().await?;
             let log = log::look(&mut session).await?;
@@ -114,15 +130,58 @@ impl MySource {
         ask.await.with_context(|| format!("asking {} for the end of its log", self.label()))
     }
 
-    /// The earliest position that the log can still be read from.
-    pub async fn oldest(&self) -> Result<Position> {
-        let mut session = self.session().await?;
-        Ok(log::look(&mut session).await?.oldest)
+    async fn prepare(&self, _: &[Arc<TableSchema>]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn slot(&self) -> Result<Option<SlotState>> {
+        Ok(Some(SlotState { confirmed: self.oldest().await?, active_pid: None, lost: false }))
+    }
+
+    fn slot_is_given(&self) -> bool {
+        true
+    }
+
+    async fn create_slot(&self) -> Result<MySnapshot> {
+        Err(self.not_copied())
+    }
+
+    async fn temporary_snapshot(&self) -> Result<MySnapshot> {
+        Err(self.not_copied())
+    }
+
+    async fn snapshot_of_now(&self) -> Result<MySnapshot> {
+        Err(self.not_copied())
+    }
+
+    async fn drop_slot(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn heartbeat(&self) -> Result<Option<Position>> {
+        Ok(None)
+    }
+
+    async fn made(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn teardown(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn look(&self, _: &[u32]) -> Result<(String, Position)> {
+        Err(self.not_copied())
+    }
+
+    async fn name_of(&self, id: u32) -> Result<Option<TableName>> {
+        let tables = self.tables(&Patterns::default()).await?;
+        Ok(tables.iter().find(|table| table.id == id).map(|table| table.name.clone()))
     }
 
     /// Starts the stream at `from`: the first event is the first transaction that `from` does not include. `tables` are the
     /// migrated tables as [`MySource::tables`] gave them. A predecessor of the same migration that still reads is ended.
-    pub async fn stream(&self, from: &Position, tables: &[Arc<TableSchema>], budget: &Budget) -> Result<MyStream> {
+    async fn stream(&self, from: &Position, tables: &[Arc<TableSchema>], budget: &Budget) -> Result<MyStream> {
         MyStream::start(self, from, tables, budget).await
     }
 }

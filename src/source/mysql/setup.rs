@@ -23,6 +23,7 @@ use crate::change::{BinlogPlace, GtidSet, Interval, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{MyText, Role, Session, connect_as};
 use crate::schema::TableSchema;
+use crate::source::Source as _;
 
 /// Ours are from here on, so that they seldom meet those that people give.
 const FIRST_ID: u32 = 0x4000_0000;
