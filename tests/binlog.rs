@@ -277,7 +277,7 @@ fn mariadb_rows_are_what_the_server_answers_with_everything_logged() {
     let options = ["--binlog-row-metadata=FULL", "--binlog-annotate-row-events=ON", "--gtid-domain-id=3"];
     let Some(log) = matrix(Engine::MariaDb, &options, "SET binlog_row_image = FULL") else { return };
     let has = |wanted: fn(&Event) -> bool| log.events.iter().any(|(_, event)| wanted(event));
-    assert!(has(|event| matches!(event, Event::MariaGtid(gtid) if gtid.domain == 3 && gtid.transactional)));
+    assert!(has(|event| matches!(event, Event::MariaGtid(gtid) if gtid.gtid.domain == 3 && gtid.transactional)));
     assert!(has(|event| matches!(event, Event::MariaGtid(gtid) if gtid.ddl && gtid.standalone)));
     assert!(has(|event| matches!(event, Event::RowsQuery(sql) if sql.starts_with(b"INSERT"))));
     assert!(has(|event| matches!(event, Event::Format(format) if format.mariadb)));
@@ -413,11 +413,11 @@ fn mysql_tells_all_that_is_needed_with_full_metadata_also_of_xa_tags_and_json_di
     let uuid = answers.iter().find_map(|line| line.strip_prefix("uuid\t")).unwrap().trim().replace('-', "");
     let hex = |bytes: &[u8; 16]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let tagged = log.events.iter().find_map(|(_, event)| match event {
-        Event::Gtid(gtid) => gtid.gtid.as_ref().filter(|gtid| !gtid.tag.is_empty()).map(|named| (gtid, named)),
+        Event::Gtid(gtid) => gtid.gtid.as_ref().filter(|gtid| !gtid.tsid.tag.is_empty()).map(|named| (gtid, named)),
         _ => None,
     });
     let (event, gtid) = tagged.expect("no tagged GTID");
-    assert_eq!((hex(&gtid.uuid), gtid.tag.as_str(), gtid.number), (uuid.clone(), "tagged", 1));
+    assert_eq!((hex(&gtid.tsid.uuid), &*gtid.tsid.tag, gtid.number), (uuid.clone(), "tagged", 1));
     assert!(event.immediate_commit.unwrap() > 1_700_000_000_000_000 && event.transaction_length.unwrap() > 100);
     // The second file begins with everything before it, the tagged one too.
     let sets = log.events.iter().filter_map(|(_, event)| match event {
@@ -425,9 +425,9 @@ fn mysql_tells_all_that_is_needed_with_full_metadata_also_of_xa_tags_and_json_di
         _ => None,
     });
     let set = sets.last().unwrap();
-    assert!(set.iter().all(|interval| hex(&interval.uuid) == uuid));
-    assert!(set.iter().any(|interval| (interval.tag.as_str(), interval.first, interval.last) == ("tagged", 1, 1)));
-    assert!(set.iter().any(|interval| interval.tag.is_empty() && interval.first == 1 && interval.last > 10));
+    assert!(set.iter().all(|interval| hex(&interval.tsid.uuid) == uuid));
+    assert!(set.iter().any(|interval| (&*interval.tsid.tag, interval.first, interval.last) == ("tagged", 1, 1)));
+    assert!(set.iter().any(|interval| interval.tsid.tag.is_empty() && interval.first == 1 && interval.last > 10));
 }
 
 #[test]

@@ -184,7 +184,7 @@ async fn every_type_arrives_as_the_documentation_says() {
             run(&mut session, &format!("INSERT INTO {table} VALUES {}", rows.join(", "))).await;
             used.push((table, section));
         }
-        let found = catalog::read(session.conn(), &["types".to_owned()]).await.unwrap();
+        let found = catalog::read(&mut session, &["types".to_owned()]).await.unwrap();
         for (table, section) in &used {
             let definition = found.tables.iter().find(|found| found.table.name.table == *table).unwrap();
             let ty = definition.table.columns[1].ty.mysql.as_deref().unwrap();
@@ -238,7 +238,7 @@ async fn an_awkward_schema_is_made_and_what_has_no_equivalent_is_listed() {
         for statement in include_str!("mapping/awkward.sql").split(";\n").filter(|sql| !sql.trim().is_empty()) {
             run(&mut session, statement).await;
         }
-        let found = catalog::read(session.conn(), &["awkward".to_owned()]).await.unwrap();
+        let found = catalog::read(&mut session, &["awkward".to_owned()]).await.unwrap();
         let table = |name: &str| found.tables.iter().find(|t| t.table.name.table == name).unwrap();
 
         // What the reader goes by.
@@ -386,7 +386,7 @@ async fn each_policy_makes_what_it_says_and_the_default_names_the_value() {
         run(&mut session, &format!("CREATE TABLE t (id int PRIMARY KEY{columns})")).await;
         run(&mut session, "SET time_zone = '+00:00'").await;
         run(&mut session, &format!("INSERT INTO t VALUES (7{values})")).await;
-        let found = catalog::read(session.conn(), &["beyond".to_owned()]).await.unwrap();
+        let found = catalog::read(&mut session, &["beyond".to_owned()]).await.unwrap();
         let definition = &found.tables[0];
         let rows = canonical(&mut session, definition).await;
         let rules = Rules::parse(CHOSEN).unwrap();
@@ -427,7 +427,7 @@ async fn each_policy_makes_what_it_says_and_the_default_names_the_value() {
 async fn names_that_become_one_and_types_that_cannot_be_are_refused() {
     for mut session in sites("names").await {
         run(&mut session, "CREATE TABLE one (a int PRIMARY KEY, d decimal(10,2), t datetime(6))").await;
-        let found = catalog::read(session.conn(), &["names".to_owned()]).await.unwrap();
+        let found = catalog::read(&mut session, &["names".to_owned()]).await.unwrap();
         let mut twins = found.tables.clone();
         let mut twin = (*twins[0].table).clone();
         twin.name.table = "ONE".into();

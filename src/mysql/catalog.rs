@@ -1,6 +1,6 @@
 //! The tables of a MySQL or MariaDB server, read from `information_schema`.
 //!
-//! In: a connection and the databases that are meant. Out: one [`TableDefinition`] a base table, in name order, with the
+//! In: a session and the databases that are meant. Out: one [`TableDefinition`] a base table, in name order, with the
 //! [`TableSchema`] that the other stages share in it, and by name what is in those databases besides. Left out: the
 //! server's own databases, and Cutwater's. What can go wrong: a missing privilege shows as missing tables, because
 //! `information_schema` only has what one may see.
@@ -12,9 +12,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::prelude::{FromRow, Queryable as _};
 
-use crate::error::{Error, Kind, Result};
+use super::{MyText, Session, my_table};
+use crate::error::{Context, Error, Result};
 use crate::schema::{
     CheckDefinition, Column, ColumnDefinition, ColumnType, DefaultValue, ForeignKey, IdentityColumn, IndexDefinition,
     IndexKind, IndexPart, Key, MySqlKind, MySqlType, OtherObject, Relkind, ReplicaIdentity, TableDefinition, TableName,
@@ -33,8 +34,8 @@ pub struct Catalog {
 type Map<T> = HashMap<TableName, Vec<T>>;
 
 /// Reads these databases; all that are not the server's own or Cutwater's if none is given.
-pub async fn read(conn: &mut mysql_async::Conn, databases: &[String]) -> Result<Catalog> {
-    let mut reader = Reader::new(conn, databases).await?;
+pub async fn read(session: &mut Session, databases: &[String]) -> Result<Catalog> {
+    let mut reader = Reader::new(session, databases).await?;
     let srids = reader.srids().await?;
     let mut checks = reader.checks().await?;
     let mut columns = reader.columns(&srids, &checks).await?;
@@ -115,39 +116,38 @@ type ColumnRow = (
 );
 
 struct Reader<'a> {
-    conn: &'a mut mysql_async::Conn,
+    session: &'a mut Session,
     databases: String,
-    mariadb: bool,
-    version: (u16, u16, u16),
 }
 
 impl<'a> Reader<'a> {
-    async fn new(conn: &'a mut mysql_async::Conn, databases: &[String]) -> Result<Reader<'a>> {
-        let version: Option<String> = conn.query_first("SELECT VERSION()").await.map_err(|error| failed(&error))?;
-        let version = version.unwrap_or_default();
-        let mariadb = version.contains("MariaDB");
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-        let mut next = || numbers.next().unwrap_or(0);
-        let version = (next(), next(), next());
-        if !mariadb && version >= (8, 0, 0) {
-            // Otherwise row counts and AUTO_INCREMENT values may be a day old.
-            let fresh = "SET SESSION information_schema_stats_expiry = 0";
-            conn.query_drop(fresh).await.map_err(|error| failed(&error))?;
-        }
+    async fn new(session: &'a mut Session, databases: &[String]) -> Result<Reader<'a>> {
         let databases = match databases {
             [] => "NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys', 'cutwater')".to_owned(),
-            names => format!("IN ({})", names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ")),
+            names => {
+                format!("IN ({})", names.iter().map(|name| MyText(name).to_string()).collect::<Vec<_>>().join(", "))
+            }
         };
-        Ok(Reader { conn, databases, mariadb, version })
+        let reader = Reader { session, databases };
+        if reader.is_mysql((8, 0, 0)) {
+            // Otherwise row counts and AUTO_INCREMENT values may be a day old.
+            reader.session.execute("SET SESSION information_schema_stats_expiry = 0").await?;
+        }
+        Ok(reader)
+    }
+
+    fn is_mysql(&self, least: (u16, u16, u16)) -> bool {
+        let server = self.session.server();
+        !server.is_mariadb() && server.version >= least
     }
 
     async fn rows<T: FromRow + Send + 'static>(&mut self, sql: &str) -> Result<Vec<T>> {
         let sql = sql.replace("/*databases*/", &self.databases);
-        self.conn.query(sql).await.map_err(|error| failed(&error))
+        self.session.conn().query(sql).await.map_err(Error::from).context("reading information_schema")
     }
 
     async fn srids(&mut self) -> Result<HashMap<(TableName, String), u32>> {
-        if self.mariadb || self.version < (8, 0, 0) {
+        if !self.is_mysql((8, 0, 0)) {
             return Ok(HashMap::new());
         }
         let rows = self.rows::<(String, String, String, u32)>(include_str!("catalog_srid.sql")).await?;
@@ -155,9 +155,9 @@ impl<'a> Reader<'a> {
     }
 
     async fn checks(&mut self) -> Result<Map<CheckDefinition>> {
-        let sql = match self.mariadb {
+        let sql = match self.session.server().is_mariadb() {
             true => include_str!("catalog_checks_mariadb.sql"),
-            false if self.version >= (8, 0, 16) => include_str!("catalog_checks.sql"),
+            false if self.is_mysql((8, 0, 16)) => include_str!("catalog_checks.sql"),
             // It reads CHECK and forgets it.
             false => return Ok(Map::new()),
         };
@@ -174,6 +174,7 @@ impl<'a> Reader<'a> {
         srids: &HashMap<(TableName, String), u32>,
         checks: &Map<CheckDefinition>,
     ) -> Result<Map<ColumnDefinition>> {
+        let mariadb = self.session.server().is_mariadb();
         let mut columns: Map<ColumnDefinition> = Map::new();
         for row in self.rows::<ColumnRow>(include_str!("catalog_columns.sql")).await? {
             let (schema, table, column, column_type, nullable, default, charset, collation, extra, generated, comment) =
@@ -187,18 +188,14 @@ impl<'a> Reader<'a> {
             ty.collation = collation;
             ty.invisible = extra.contains("INVISIBLE");
             ty.srid = srids.get(&(name.clone(), column.clone())).copied();
-            ty.json_alias = self.mariadb
+            ty.json_alias = mariadb
                 && ty.kind == MySqlKind::LongText
                 && checks.get(&name).is_some_and(|all| all.iter().any(|check| is_json_check(&check.clause, &column)));
             // DEFAULT_GENERATED marks an expression as default, and is no generated column.
             let is_generated = extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED");
             let default = default.filter(|_| !is_generated);
             let definition = ColumnDefinition {
-                default: if self.mariadb {
-                    default.and_then(mariadb_default)
-                } else {
-                    mysql_default(default, &extra, &ty)
-                },
+                default: if mariadb { default.and_then(mariadb_default) } else { mysql_default(default, &extra, &ty) },
                 not_null: !nullable,
                 on_update: extra.to_ascii_lowercase().contains("on update current_timestamp"),
                 auto_increment: extra.contains("auto_increment"),
@@ -288,30 +285,13 @@ impl<'a> Reader<'a> {
             [first] => Some(first),
             [first, ..] if first.kind == IndexKind::Primary => Some(first),
             _ => {
-                let quote = |part: &str| format!("`{}`", part.replace('`', "``"));
-                let sql = format!("SHOW INDEX FROM {}.{}", quote(&name.schema), quote(&name.table));
-                let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(|error| failed(&error))?;
+                let rows = self.rows::<mysql_async::Row>(&format!("SHOW INDEX FROM {}", my_table(name))).await?;
                 let order = rows.iter().filter_map(|row| row.get::<String, _>(2));
                 order.into_iter().find_map(|name| candidates.iter().find(|index| index.name == name)).copied()
             }
         };
         Ok(chosen.and_then(places).map(|columns| Key { columns }))
     }
-}
-
-fn failed(error: &mysql_async::Error) -> Error {
-    let kind = match error {
-        mysql_async::Error::Io(_) => Kind::Connection,
-        mysql_async::Error::Server(_) => Kind::Schema,
-        _ => Kind::Protocol,
-    };
-    Error::new(kind, error.to_string()).context("reading information_schema")
-}
-
-/// A text as a literal that no `sql_mode` reads in another way.
-fn literal(text: &str) -> String {
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    if hex.is_empty() { "''".to_owned() } else { format!("_utf8mb4 0x{hex}") }
 }
 
 fn travels(column: &ColumnDefinition) -> Column {

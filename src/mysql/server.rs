@@ -132,14 +132,16 @@ fn version(text: &str) -> Option<Version> {
     Some((major, minor, next().unwrap_or_default()))
 }
 
+/// A server that has these variables.
+#[cfg(test)]
+pub(super) fn server(variables: &[(&str, &str)]) -> Server {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Server::new(variables.collect()).expect("a version")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn server(variables: &[(&str, &str)]) -> Server {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Server::new(variables.collect()).expect("a version")
-    }
 
     #[test]
     fn a_server_is_what_it_says() {

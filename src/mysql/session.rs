@@ -220,11 +220,7 @@ fn text_row(row: Row) -> Result<TextRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn server(variables: &[(&str, &str)]) -> Server {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Server::new(variables.collect()).expect("a version")
-    }
+    use crate::mysql::server::server;
 
     #[test]
     fn a_variable_is_pinned_where_the_server_has_it() {

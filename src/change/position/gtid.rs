@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::by_inclusion;
 use crate::error::{Error, Kind, Result};
 
 /// The longest tag there is.
@@ -230,12 +231,7 @@ impl Hash for GtidSet {
 
 impl PartialOrd for GtidSet {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self.includes(other), other.includes(self)) {
-            (true, true) => Some(Ordering::Equal),
-            (true, false) => Some(Ordering::Greater),
-            (false, true) => Some(Ordering::Less),
-            (false, false) => None,
-        }
+        by_inclusion(self.includes(other), other.includes(self))
     }
 }
 

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use super::by_inclusion;
 use crate::error::{Error, Kind, Result};
 
 /// The id of one transaction.
@@ -76,12 +77,7 @@ impl MariaGtidSet {
 
 impl PartialOrd for MariaGtidSet {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self.includes(other), other.includes(self)) {
-            (true, true) => Some(Ordering::Equal),
-            (true, false) => Some(Ordering::Greater),
-            (false, true) => Some(Ordering::Less),
-            (false, false) => None,
-        }
+        by_inclusion(self.includes(other), other.includes(self))
     }
 }
 

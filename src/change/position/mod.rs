@@ -301,6 +301,16 @@ impl<P> Durable<P> {
     }
 }
 
+/// The order of two sets, by whether each includes the other.
+fn by_inclusion(first_includes: bool, second_includes: bool) -> Option<Ordering> {
+    match (first_includes, second_includes) {
+        (true, true) => Some(Ordering::Equal),
+        (true, false) => Some(Ordering::Greater),
+        (false, true) => Some(Ordering::Less),
+        (false, false) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,8 +22,7 @@ use super::binlog::{
 use super::statement::{Meaning, meaning};
 use super::table::Streamed;
 use crate::change::{
-    Begin, BinlogPlace, ChangeEvent, Commit, CommitStart, Datum, Gtid, MariaGtid, Op, Position, Row, RowChange,
-    Truncate, Tsid,
+    Begin, BinlogPlace, ChangeEvent, Commit, CommitStart, Datum, Op, Position, Row, RowChange, Truncate,
 };
 use crate::error::{Error, Kind, Result};
 use crate::schema::TableName;
@@ -155,9 +154,8 @@ impl Assembler {
             }
             Event::Gtid(gtid) => self.mysql_begins(header, gtid, start)?,
             Event::MariaGtid(gtid) => {
-                let id = MariaGtid { domain: gtid.domain, server: gtid.server, sequence: gtid.sequence };
                 let by_gtid = matches!(&self.position, Position::MariaDb(position) if position.executed.is_some());
-                let start = CommitStart::MariaDb { gtid: by_gtid.then_some(id), at: start };
+                let start = CommitStart::MariaDb { gtid: by_gtid.then_some(gtid.gtid), at: start };
                 self.begins(start, seconds(header)?, !gtid.standalone)?;
                 if let Some(MariaXa::Completed(id)) = &gtid.xa {
                     tracing::debug!(xa = id.to_sql(), "an XA transaction is completed");
@@ -197,10 +195,7 @@ impl Assembler {
 
     fn mysql_begins(&mut self, header: &EventHeader, event: MySqlGtid, start: BinlogPlace) -> Result<()> {
         let by_gtid = matches!(&self.position, Position::MySql(position) if position.executed.is_some());
-        let gtid = event
-            .gtid
-            .filter(|_| by_gtid)
-            .map(|gtid| Gtid { tsid: Tsid { uuid: gtid.uuid, tag: gtid.tag.into() }, number: gtid.number });
+        let gtid = event.gtid.filter(|_| by_gtid);
         if by_gtid && gtid.is_none() {
             let why = format!("a transaction at {start} has no GTID: gtid_mode was changed at the source");
             return Err(Error::new(Kind::ServerSetting, why)

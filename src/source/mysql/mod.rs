@@ -189,6 +189,6 @@ impl Source for MySource {
 /// What the catalogue says of the tables in these databases; in all of them if none is given.
 async fn definitions(session: &mut Session, databases: impl Iterator<Item = String>) -> Result<Vec<TableDefinition>> {
     let databases: Vec<String> = databases.collect::<BTreeSet<_>>().into_iter().collect();
-    let catalog = catalog::read(session.conn(), &databases).await.context("reading the source's tables")?;
+    let catalog = catalog::read(session, &databases).await.context("reading the source's tables")?;
     Ok(catalog.tables)
 }

@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use super::control::{self, Heartbeat, Rotate, Statement, XaPrepare};
 use super::format::FormatDescription;
-use super::gtid::{self, GtidInterval, MariaGtid, MariaGtidEntry, MySqlGtid};
+use super::gtid::{self, GtidInterval, MariaGtidEvent, MySqlGtid};
 use super::header::{EventHeader, RawEvent, kind, kind_name};
 use super::payload::TransactionPayload;
 use super::query::Query;
 use super::rows::Rows;
 use super::table_map::TableMap;
+use crate::change::MariaGtid;
 use crate::error::{Error, Kind, Result};
 
 /// What an event says. Names, texts and rows are slices of its bytes.
@@ -38,9 +39,9 @@ pub enum Event {
     /// A transaction of MySQL begins.
     Gtid(MySqlGtid),
     /// A transaction of MariaDB begins.
-    MariaGtid(MariaGtid),
+    MariaGtid(MariaGtidEvent),
     /// The last transactions in the files before this one (MariaDB).
-    MariaGtidList(Vec<MariaGtidEntry>),
+    MariaGtidList(Vec<MariaGtid>),
     /// The oldest file that crash recovery needs (MariaDB).
     BinlogCheckpoint(String),
     /// The columns of a table.
@@ -89,7 +90,7 @@ impl Event {
             kind::GTID => Event::Gtid(MySqlGtid::decode(body, false)?),
             kind::ANONYMOUS_GTID => Event::Gtid(MySqlGtid::decode(body, true)?),
             kind::GTID_TAGGED => Event::Gtid(MySqlGtid::decode_tagged(body)?),
-            kind::MARIA_GTID => Event::MariaGtid(MariaGtid::decode(body, header.server_id)?),
+            kind::MARIA_GTID => Event::MariaGtid(MariaGtidEvent::decode(body, header.server_id)?),
             kind::MARIA_GTID_LIST => Event::MariaGtidList(gtid::decode_list(body)?),
             kind::MARIA_BINLOG_CHECKPOINT => Event::BinlogCheckpoint(control::decode_checkpoint(body)?),
             kind::TABLE_MAP => Event::TableMap(TableMap::decode(body, post_header(8), format.mariadb)?),

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use super::control::XaId;
 use super::cursor::{Cursor, malformed};
 use super::tagged;
+use crate::change::{Gtid, MariaGtid, Tsid};
 use crate::error::Result;
 
 /// `GTID_LOG_EVENT`, `ANONYMOUS_GTID_LOG_EVENT`, `GTID_TAGGED_LOG_EVENT`: what a transaction of MySQL begins with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MySqlGtid {
-    /// The server's UUID, the tag (empty if none) and the number; `None` for an anonymous transaction.
+    /// Its name; `None` for an anonymous transaction.
     pub gtid: Option<Gtid>,
     /// It may hold statements that are not rows (`FLAG_MAY_HAVE_SBR`).
     pub may_have_statements: bool,
@@ -29,24 +30,11 @@ pub struct MySqlGtid {
     pub sequence_number: i64,
 }
 
-/// One transaction's name in MySQL.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Gtid {
-    /// The server's UUID.
-    pub uuid: [u8; 16],
-    /// The tag (MySQL 8.3 and later), lower-case; empty if it has none.
-    pub tag: String,
-    /// The number, from 1 on.
-    pub number: u64,
-}
-
 /// One interval of the set at the beginning of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GtidInterval {
-    /// The server's UUID.
-    pub uuid: [u8; 16],
-    /// The tag; empty if it has none.
-    pub tag: String,
+    /// Where they came from.
+    pub tsid: Tsid,
     /// The first number.
     pub first: u64,
     /// The last number.
@@ -63,7 +51,7 @@ impl MySqlGtid {
         if anonymous != (number == 0) || number > i64::MAX as u64 {
             return Err(malformed(format!("a GTID has the number {number}")));
         }
-        let gtid = (!anonymous).then(|| Gtid { uuid, tag: String::new(), number });
+        let gtid = (!anonymous).then(|| Gtid { tsid: Tsid { uuid, tag: Box::default() }, number });
         let mut event = MySqlGtid { gtid, may_have_statements: flags & 1 != 0, ..MySqlGtid::default() };
         // LOGICAL_TIMESTAMP_TYPECODE
         if cursor.is_empty() || cursor.u8()? != 2 {
@@ -87,20 +75,20 @@ impl MySqlGtid {
     /// `GTID_TAGGED_LOG_EVENT`, written by the serialization library (`Gtid_event::define_fields`).
     pub(super) fn decode_tagged(body: &[u8]) -> Result<Self> {
         let mut event = MySqlGtid::default();
-        let mut gtid = Gtid { uuid: [0; 16], tag: String::new(), number: 0 };
+        let mut gtid = Gtid { tsid: Tsid { uuid: [0; 16], tag: Box::default() }, number: 0 };
         tagged::read_message(body, 11, |field, value| {
             match field {
                 0 => event.may_have_statements = tagged::unsigned(value)? & 1 != 0,
                 // An array: every element is a number of its own.
                 1 => {
-                    for byte in &mut gtid.uuid {
+                    for byte in &mut gtid.tsid.uuid {
                         *byte = u8::try_from(tagged::unsigned(value)?).map_err(|_| malformed("a UUID is malformed"))?;
                     }
                 }
                 2 => {
                     gtid.number = u64::try_from(tagged::signed(value)?).map_err(|_| malformed("a GTID is negative"))?;
                 }
-                3 => gtid.tag = tagged::text(value)?,
+                3 => gtid.tsid.tag = tagged::text(value)?.into(),
                 4 => event.last_committed = tagged::signed(value)?,
                 5 => event.sequence_number = tagged::signed(value)?,
                 6 => event.immediate_commit = Some(tagged::unsigned(value)?),
@@ -136,13 +124,14 @@ pub(super) fn decode_previous(body: &[u8]) -> Result<Vec<GtidInterval>> {
     let mut set = Vec::new();
     for _ in 0..count {
         let uuid = cursor.array::<16>()?;
-        let tag = if has_tags { tagged::text(&mut cursor)? } else { String::new() };
+        let tag = if has_tags { tagged::text(&mut cursor)?.into() } else { Box::default() };
+        let tsid = Tsid { uuid, tag };
         for _ in 0..cursor.u64()? {
             let (first, end) = (cursor.u64()?, cursor.u64()?);
             if first == 0 || end <= first {
                 return Err(malformed(format!("a set of GTIDs has the interval {first} to {end}")));
             }
-            set.push(GtidInterval { uuid, tag: tag.clone(), first, last: end - 1 });
+            set.push(GtidInterval { tsid: tsid.clone(), first, last: end - 1 });
         }
     }
     Ok(set)
@@ -150,13 +139,9 @@ pub(super) fn decode_previous(body: &[u8]) -> Result<Vec<GtidInterval>> {
 
 /// `Gtid_log_event` of MariaDB: what a transaction begins with, in place of BEGIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MariaGtid {
-    /// The domain, the server (from the header) and the number: `domain-server-number`.
-    pub domain: u32,
-    /// See [`domain`](Self::domain).
-    pub server: u32,
-    /// See [`domain`](Self::domain).
-    pub sequence: u64,
+pub struct MariaGtidEvent {
+    /// Its name; the server is from the header.
+    pub gtid: MariaGtid,
     /// One event follows and no end (`FL_STANDALONE`): DDL.
     pub standalone: bool,
     /// Everything in it can be rolled back (`FL_TRANSACTIONAL`).
@@ -191,7 +176,7 @@ pub enum MariaAlter {
     Rollback(u64),
 }
 
-impl MariaGtid {
+impl MariaGtidEvent {
     pub(super) fn decode(body: &Bytes, server: u32) -> Result<Self> {
         let mut cursor = Cursor::new(body);
         let sequence = cursor.u64()?;
@@ -220,10 +205,8 @@ impl MariaGtid {
                 _ => None,
             };
         }
-        Ok(MariaGtid {
-            domain,
-            server,
-            sequence,
+        Ok(MariaGtidEvent {
+            gtid: MariaGtid { domain, server, sequence },
             standalone: flags & 0x01 != 0,
             transactional: flags & 0x04 != 0,
             ddl: flags & 0x20 != 0,
@@ -234,23 +217,14 @@ impl MariaGtid {
     }
 }
 
-/// One entry of `Gtid_list_log_event`: the last transaction of a domain and server before this file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MariaGtidEntry {
-    /// The domain.
-    pub domain: u32,
-    /// The server.
-    pub server: u32,
-    /// The number.
-    pub sequence: u64,
-}
-
+/// `Gtid_list_log_event`: the last transactions of each domain and server before this file.
+///
 /// u32 count (28 bits) and flags, then u32 domain, u32 server, u64 number each. The last entry of a domain is the newest.
-pub(super) fn decode_list(body: &[u8]) -> Result<Vec<MariaGtidEntry>> {
+pub(super) fn decode_list(body: &[u8]) -> Result<Vec<MariaGtid>> {
     let mut cursor = Cursor::new(body);
     let count = cursor.u32()? & 0x0FFF_FFFF;
     (0..count)
-        .map(|_| Ok(MariaGtidEntry { domain: cursor.u32()?, server: cursor.u32()?, sequence: cursor.u64()? }))
+        .map(|_| Ok(MariaGtid { domain: cursor.u32()?, server: cursor.u32()?, sequence: cursor.u64()? }))
         .collect()
 }
 
@@ -308,7 +282,7 @@ mod tests {
             tagged.extend_from_slice(&number.to_le_bytes());
         }
         let set = decode_previous(&tagged).unwrap();
-        assert_eq!((set[0].tag.as_str(), set[0].first, set[0].last), ("abc", 1, 1));
+        assert_eq!((&*set[0].tsid.tag, set[0].first, set[0].last), ("abc", 1, 1));
         // A count that was only claimed allocates nothing.
         assert!(decode_previous(&0x00FF_FFFF_FFFF_FFFFu64.to_le_bytes()).is_err());
         assert!(decode_list(&0x0FFF_FFFFu32.to_le_bytes()).is_err());
@@ -321,11 +295,11 @@ mod tests {
             body.extend_from_slice(&3u32.to_le_bytes());
             body.push(flags);
             body.extend_from_slice(rest);
-            MariaGtid::decode(&body.into(), 9)
+            MariaGtidEvent::decode(&body.into(), 9)
         };
         let ddl = gtid(0x21, &[0; 6]).unwrap();
         assert!(ddl.ddl && ddl.standalone && !ddl.transactional);
-        assert_eq!((ddl.domain, ddl.server, ddl.sequence), (3, 9, 42));
+        assert_eq!(ddl.gtid, MariaGtid { domain: 3, server: 9, sequence: 42 });
         let grouped = gtid(0x06, &7u64.to_le_bytes()).unwrap();
         assert!(grouped.transactional);
         assert_eq!(grouped.group_commit, Some(7));

@@ -46,7 +46,7 @@ pub use control::{Heartbeat, Rotate, Statement, XaId, XaPrepare};
 pub use event::Event;
 pub use field::{InvalidText, OnInvalid, Present, Substitute, refuse_invalid, write_row};
 pub use format::{Checksum, FormatDescription};
-pub use gtid::{Gtid, GtidInterval, MariaAlter, MariaGtid, MariaGtidEntry, MariaXa, MySqlGtid};
+pub use gtid::{GtidInterval, MariaAlter, MariaGtidEvent, MariaXa, MySqlGtid};
 pub use header::{CHECKSUM_LENGTH, EventHeader, HEADER_LENGTH, RawEvent, kind, kind_name};
 pub use layout::{ColumnHint, ColumnLayout, Fixed};
 pub use metadata::{Labels, TableMetadata};
