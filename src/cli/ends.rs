@@ -3,25 +3,17 @@
 use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::Job;
-use crate::source::AnySource;
+use crate::target::Target;
 use crate::target::state::State;
 use crate::target::state::{Phase, TableStage};
-use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
 use crate::verify::Ends;
 
 /// Both databases and the state, for what compares and cuts over. Connects to nothing.
 pub fn ends(config: &Config) -> Result<Ends> {
     let job = Job::open(config.clone())?;
-    match (&job.source, &job.target) {
-        (AnySource::Postgres(source), AnyTarget::Postgres(target)) => Ok(Ends {
-            source: source.info().clone(),
-            target: target.info().clone(),
-            state: target.state().clone(),
-            publication: source.publication_name().to_owned(),
-        }),
-        _ => Err(job.not_between("a comparison")),
-    }
+    let state = job.target.state().clone();
+    Ok(Ends { source: job.source, target: job.target, state })
 }
 
 /// `[source] tables`, without the tables that were left out by `tables skip` and `tables remove`: those are known. The

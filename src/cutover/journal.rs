@@ -29,7 +29,7 @@ pub(super) fn unfinished(step: CutoverStep) -> bool {
 
 /// The fence's session at the source. Its name tells it from every other of ours ([`fence::end_session`]).
 pub(super) async fn source(parts: &Parts) -> Result<Client> {
-    connect(&parts.ends.source, &session_name(parts)).await
+    connect(parts.source()?, &session_name(parts)).await
 }
 
 pub(super) fn session_name(parts: &Parts) -> String {
@@ -41,7 +41,7 @@ const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// Makes this driver the only one, as long as the session lives.
 pub(super) async fn alone(parts: &Parts) -> Result<Client> {
-    let client = connect(&parts.ends.target, &format!("cutwater_{}_cutover", parts.name())).await?;
+    let client = connect(parts.target()?, &format!("cutwater_{}_cutover", parts.name())).await?;
     let sql = "SELECT pg_try_advisory_lock(6002, hashtext($1))";
     let begun = Instant::now();
     loop {

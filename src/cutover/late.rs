@@ -10,7 +10,7 @@ use crate::postgres::{Client, connect};
 use crate::target::postgres::late;
 
 async fn target(parts: &Parts) -> Result<Client> {
-    connect(&parts.ends.target, &format!("cutwater_{}_late", parts.name())).await
+    connect(parts.target()?, &format!("cutwater_{}_late", parts.name())).await
 }
 
 /// What would be made now, in words.

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::CutoverConfig;
 use crate::error::{Error, Kind, Result};
+use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
 use crate::source::postgres::fence;
 use crate::transform::Plan;
@@ -69,6 +70,14 @@ impl Parts {
 
     pub(crate) fn name(&self) -> &str {
         self.ends.state.name()
+    }
+
+    fn source(&self) -> Result<&ConnInfo> {
+        Ok(self.ends.need_postgres("a cutover")?.source.info())
+    }
+
+    fn target(&self) -> Result<&ConnInfo> {
+        Ok(self.ends.need_postgres("a cutover")?.target.info())
     }
 }
 

@@ -46,14 +46,14 @@ struct Sequence {
 /// Looks at both ends; changes nothing.
 pub(super) async fn plan(parts: &Parts) -> Result<SequencePlan> {
     let source = journal::source(parts).await?;
-    let target = connect(&parts.ends.target, &format!("cutwater_{}_sequences", parts.name())).await?;
+    let target = connect(parts.target()?, &format!("cutwater_{}_sequences", parts.name())).await?;
     read(parts, &source, &target).await.context("comparing the sequences of both ends")
 }
 
 /// Sets the target's sequences; returns how many. May be run again: none goes back.
 pub(super) async fn carry_over(parts: &Parts) -> Result<u64> {
     let source = journal::source(parts).await?;
-    let target = connect(&parts.ends.target, &format!("cutwater_{}_sequences", parts.name())).await?;
+    let target = connect(parts.target()?, &format!("cutwater_{}_sequences", parts.name())).await?;
     let plan = read(parts, &source, &target).await.context("reading the sequences behind the fence")?;
     if !plan.missing.is_empty() {
         let why = format!("no counterpart at the target: {}", plan.missing.join(", "));

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::source::postgres::fence::{self, FenceStep};
 use crate::source::postgres::head;
+use crate::target::Target;
 use crate::target::state::{CutoverStep, Phase, TableStage};
 use crate::verify::changed::{self, Scope};
 use crate::verify::{self, behind, published};

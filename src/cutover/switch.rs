@@ -18,7 +18,7 @@ pub(super) async fn run(parts: &Parts, done: &CutoverReport, shutdown: &Cancella
     for (fact, value) in results(done) {
         command.env(fact, value);
     }
-    for (side, info) in [("SOURCE", &parts.ends.source), ("TARGET", &parts.ends.target)] {
+    for (side, info) in [("SOURCE", parts.source()?), ("TARGET", parts.target()?)] {
         for (fact, value) in facts(info) {
             command.env(format!("CUTWATER_{side}_{fact}"), value);
         }

@@ -9,7 +9,7 @@ use crate::postgres::{Client, connect};
 use crate::target::postgres::views::{self, View};
 
 async fn target(parts: &Parts) -> Result<Client> {
-    connect(&parts.ends.target, &format!("cutwater_{}_views", parts.name())).await
+    connect(parts.target()?, &format!("cutwater_{}_views", parts.name())).await
 }
 
 /// Those that will be refreshed.

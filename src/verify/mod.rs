@@ -31,23 +31,49 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, Kind, Result};
 pub use crate::pipeline::behind;
-use crate::postgres::{Client, ConnInfo, connect};
+use crate::postgres::{Client, connect};
 use crate::schema::{Leaves, TableName};
-use crate::source::postgres::head;
+use crate::source::postgres::{PgSource, head};
+use crate::source::{AnySource, Source};
+use crate::target::postgres::PgTarget;
 use crate::target::state::State;
+use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
 
 /// The two databases that are compared, and what the migration remembers.
 #[derive(Clone)]
 pub struct Ends {
     /// The source.
-    pub source: ConnInfo,
+    pub source: AnySource,
     /// The target.
-    pub target: ConnInfo,
+    pub target: AnyTarget,
     /// The state, in the target.
     pub state: State,
-    /// The publication through which the source is followed.
-    pub publication: String,
+}
+
+/// Two Postgres servers, for what is only done between such.
+#[derive(Clone, Copy)]
+pub(crate) struct PgEnds<'a> {
+    pub(crate) source: &'a PgSource,
+    pub(crate) target: &'a PgTarget,
+}
+
+impl Ends {
+    /// The two ends, if both are Postgres servers.
+    pub(crate) fn postgres(&self) -> Option<PgEnds<'_>> {
+        match (&self.source, &self.target) {
+            (AnySource::Postgres(source), AnyTarget::Postgres(target)) => Some(PgEnds { source, target }),
+            _ => None,
+        }
+    }
+
+    /// The same, for what needs them to be.
+    pub(crate) fn need_postgres(&self, what: &str) -> Result<PgEnds<'_>> {
+        self.postgres().ok_or_else(|| {
+            let (source, target) = (self.source.label(), self.target.label());
+            Error::new(Kind::Refused, format!("{what} is not possible between {source} and {target}"))
+        })
+    }
 }
 
 /// How to compare.
@@ -197,7 +223,9 @@ pub async fn run_and_repair(
             .fix("cutwater status says why; then run the same command again")
     };
     // What is set aside from here on may be of a table that was compared before: it stays.
-    let source = connect(&ends.source, &format!("cutwater_{}_verify", ends.state.name())).await?;
+    let source =
+        connect(ends.need_postgres("a repair")?.source.info(), &format!("cutwater_{}_verify", ends.state.name()))
+            .await?;
     let head = head::of_seen(&source).await?;
     let reached = tokio::select! {
         reached = behind::wait(&ends.state, &head) => reached?,
@@ -237,7 +265,8 @@ async fn compare(
     shutdown: &CancellationToken,
 ) -> Result<(Report, Option<i64>)> {
     let started = Instant::now();
-    let target = connect(&ends.target, &format!("cutwater_{}_verify", ends.state.name())).await?;
+    let both = ends.need_postgres("a comparison")?;
+    let target = connect(both.target.info(), &format!("cutwater_{}_verify", ends.state.name())).await?;
     columns::arrived(&target, plan).await?;
     drop(target);
     let generation = generation(ends, options, shutdown).await?;
@@ -308,9 +337,10 @@ fn unfinished(left: &[String], budget: Duration) -> Error {
 impl Pair {
     async fn open(ends: &Ends, options: &Options) -> Result<Pair> {
         let name = format!("cutwater_{}_verify", ends.state.name());
-        let source = connect(&ends.source, &name).await?;
-        let target = connect(&ends.target, &name).await?;
-        let head = connect(&ends.source, &name).await?;
+        let both = ends.need_postgres("a comparison")?;
+        let source = connect(both.source.info(), &name).await?;
+        let target = connect(both.target.info(), &name).await?;
+        let head = connect(both.source.info(), &name).await?;
         let mut encodings = Vec::new();
         for client in [&source, &target] {
             client.batch_execute("SET default_transaction_read_only = on").await?;

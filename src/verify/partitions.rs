@@ -7,9 +7,8 @@
 use super::Ends;
 use crate::error::Result;
 use crate::pipeline::leaves::partitioned;
-use crate::postgres::connect;
 use crate::schema::Leaves;
-use crate::source::postgres::partitions as catalogue;
+use crate::source::Source;
 use crate::target::state::VerifyRecord;
 use crate::transform::Plan;
 
@@ -19,8 +18,7 @@ pub(super) async fn now(ends: &Ends, plan: &Plan) -> Result<Leaves> {
     if tables.is_empty() {
         return Ok(Leaves::default());
     }
-    let source = connect(&ends.source, &format!("cutwater_{}_verify", ends.state.name())).await?;
-    catalogue::read(&source, &tables).await
+    ends.source.leaves(&tables).await
 }
 
 /// The tables of which a partition was changed as a whole since `last`, each with what happened: one entry a change.

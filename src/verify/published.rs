@@ -11,10 +11,13 @@ use crate::source::Membership;
 use crate::source::postgres::membership;
 use crate::transform::Plan;
 
+const PUBLISHED: &str = "a look at what is published";
+
 /// By what the plan's tables are published now.
 pub async fn now(source: &Client, ends: &Ends, plan: &Plan) -> Result<Vec<(TableName, Membership)>> {
     let ids: Vec<u32> = plan.tables().map(|table| table.source.id).collect();
-    let mut now = membership::read(source, &ends.publication, &ids).await?;
+    let publication = ends.need_postgres(PUBLISHED)?.source.publication_name();
+    let mut now = membership::read(source, publication, &ids).await?;
     Ok(plan.tables().filter_map(|table| Some((table.source.name.clone(), now.remove(&table.source.id)?))).collect())
 }
 
@@ -24,6 +27,7 @@ pub async fn unbroken(source: &Client, ends: &Ends, plan: &Plan) -> Result<()> {
     let tables: HashMap<u32, TableName> =
         plan.tables().map(|table| (table.source.id, table.source.name.clone())).collect();
     let ids: Vec<u32> = tables.keys().copied().collect();
-    let now = membership::read(source, &ends.publication, &ids).await?;
-    membership::unbroken(&ends.publication, &tables, &recorded, &now)
+    let publication = ends.need_postgres(PUBLISHED)?.source.publication_name();
+    let now = membership::read(source, publication, &ids).await?;
+    membership::unbroken(publication, &tables, &recorded, &now)
 }

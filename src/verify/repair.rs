@@ -30,7 +30,7 @@ use super::{Ends, Report, TableReport, behind, interrupted, selection};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality, connect};
 use crate::source::postgres::head;
-use crate::target::postgres::{PgTarget, Reader, Ready, Repairer, Rows, Writes};
+use crate::target::postgres::{Reader, Ready, Repairer, Rows, Writes};
 use crate::target::state::Phase;
 use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
@@ -122,8 +122,9 @@ pub async fn repair(
     let tables: BTreeMap<String, &Arc<TablePlan>> =
         plan.tables().map(|table| (table.source.name.to_string(), table)).collect();
     let name = format!("cutwater_{}_repair", ends.state.name());
-    let source = connect(&ends.source, &name).await?;
-    let writer = PgTarget::new(ends.target.clone(), ends.state.name()).repairer().await?;
+    let both = ends.need_postgres("a repair")?;
+    let source = connect(both.source.info(), &name).await?;
+    let writer = both.target.repairer().await?;
     for report in found.tables.iter().filter(|table| table.differing > 0) {
         let Some(table) = tables.get(&report.source) else { continue };
         let mut outcome = TableRepair { source: report.source.clone(), ..TableRepair::default() };

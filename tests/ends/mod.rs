@@ -8,9 +8,10 @@ use cutwater::config::{Config, CutoverConfig, Url};
 use cutwater::cutover::Parts;
 use cutwater::postgres::ConnInfo;
 use cutwater::schema::Patterns;
-use cutwater::source::Source as _;
 use cutwater::source::postgres::PgSource;
-use cutwater::target::state::State;
+use cutwater::source::{AnySource, Source as _};
+use cutwater::target::postgres::PgTarget;
+use cutwater::target::{AnyTarget, Target as _};
 use cutwater::transform::Plan;
 use cutwater::verify::Ends;
 
@@ -31,7 +32,8 @@ pub async fn parts(source: &Database, target: &Database, rules: &str) -> Parts {
     let patterns = Patterns::default();
     let tables = pg.tables(&patterns).await.unwrap();
     pg.prepare(&tables).await.unwrap();
-    let state = State::new(info(target), MIGRATION);
+    let there = PgTarget::new(info(target), MIGRATION);
+    let state = there.state().clone();
     state.install().await.unwrap();
     let identity = pg.identity().await.unwrap();
     state.begin("fingerprint", &identity, "source", "target").await.unwrap();
@@ -47,12 +49,7 @@ pub async fn parts(source: &Database, target: &Database, rules: &str) -> Parts {
             .await;
     }
     Parts {
-        ends: Ends {
-            source: info(source),
-            target: info(target),
-            publication: format!("cutwater_{}", state.name()),
-            state,
-        },
+        ends: Ends { source: AnySource::Postgres(pg), target: AnyTarget::Postgres(there), state },
         plan: Plan::compile(&config.transform, &tables).unwrap(),
         patterns,
         config: CutoverConfig { switch_command: None, ..config.cutover },

@@ -163,7 +163,7 @@ pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
         Error::new(Kind::Refused, "nothing was migrated yet").fix("cutwater run, and let it catch up")
     })?;
     let source = journal::source(parts).await?;
-    let target = connect(&parts.ends.target, &format!("cutwater_{}_gates", parts.name())).await?;
+    let target = connect(parts.target()?, &format!("cutwater_{}_gates", parts.name())).await?;
     let scope = Scope::of(&parts.ends, &parts.plan, migration.verify.as_ref()).await?;
     let look = Look { parts, options, source, target, migration, scope };
     let mut gates = Vec::with_capacity(GATES.len());
