@@ -13,7 +13,7 @@ use cutwater::change::{Datum, Row};
 use cutwater::config::{SchemaConfig, ValuesConfig};
 use cutwater::mysql::{Flavour, Session, catalog};
 use cutwater::schema::mapping::{MYSQL_TO_POSTGRES, Mapping, Naming, PgType, Rules, ddl, default_type};
-use cutwater::schema::{IndexKind, MySqlKind, MySqlType, TableDefinition, TableName};
+use cutwater::schema::{IndexKind, MySqlKind, MySqlType, Statement, TableDefinition, TableName};
 use cutwater::transform::convert::Converter;
 use mysql_async::prelude::Queryable;
 use server::{postgres, sites};
@@ -152,8 +152,8 @@ async fn printed(client: &tokio_postgres::Client, sql: String) -> Vec<Vec<Option
     rows.collect()
 }
 
-async fn apply(client: &tokio_postgres::Client, statements: &[String]) {
-    for statement in statements {
+async fn apply(client: &tokio_postgres::Client, statements: &[Statement]) {
+    for Statement { sql: statement, .. } in statements {
         client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{error:?}\nin: {statement}"));
     }
 }

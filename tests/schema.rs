@@ -39,7 +39,7 @@ async fn build_all(work: &SchemaWork<'_>) {
     let halt = CancellationToken::new();
     work.create_tables(&halt).await.unwrap();
     work.build_keys_and_indexes(&halt).await.unwrap();
-    work.finish_constraints(&halt).await.unwrap();
+    work.finish_constraints(&std::collections::HashSet::new(), &halt).await.unwrap();
 }
 
 /// `pg_dump --schema-only` without what changes from run to run.

@@ -143,7 +143,7 @@ async fn every_row_comes_over_once_and_the_position_is_recorded() {
     // Keys, indexes and constraints fit what was copied.
     let (work, halt) = (migration.work(), CancellationToken::new());
     work.build_keys_and_indexes(&halt).await.unwrap();
-    work.finish_constraints(&halt).await.unwrap();
+    work.finish_constraints(&std::collections::HashSet::new(), &halt).await.unwrap();
     migration.source.teardown().await.unwrap();
 }
 

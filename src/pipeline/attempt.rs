@@ -506,7 +506,7 @@ impl Following<'_> {
         tracing::info!(from = %from.get(), workers = routing.workers(), "following the source");
         let copied_at = copied_at.into_iter().filter_map(|(name, at)| Some((plan.get(&name)?.source.id, at)));
         let mut copied_at: HashMap<u32, Position> = copied_at.collect();
-        let mixed = chunks::mixed(job.target.state(), plan, &job.config.transform).await?;
+        let mixed = chunks::mixed(job.target.state(), plan).await?;
         copied_at.extend(mixed.iter().map(|(id, (oldest, _))| (*id, oldest.clone())));
         for table in plan.tables().map(|table| &table.source) {
             if let Some(beyond) = routing.beyond(&table.name) {

@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::change::{ChunkMap, CommitStart, Op, Position, Row, RowChange, Verdict, beginning_of, end_of};
-use crate::config::{SnapshotConfig, TransformRule};
+use crate::config::SnapshotConfig;
 use crate::error::Result;
 use crate::source::{AnySource, Part, Snapshot, Source};
 use crate::target::Target;
 use crate::target::plan::complete_from_old;
 use crate::target::state::State;
 use crate::target::state::{Lease, TableStage};
-use crate::transform::{Plan, TablePlan, target_column};
+use crate::transform::{Plan, TablePlan};
 
 /// The parts of the table that are still to be copied, if it is copied in ranges; and the rows of those that are there.
 pub async fn still_to_copy<S: Snapshot, T: Target>(
@@ -120,11 +120,11 @@ impl Settling<'_> {
 
 /// The tables of which the stream still has to pass the position of a range, by the source's id, each with the position
 /// of its oldest.
-pub async fn mixed(state: &State, plan: &Plan, rules: &[TransformRule]) -> Result<HashMap<u32, (Position, Mixed)>> {
+pub async fn mixed(state: &State, plan: &Plan) -> Result<HashMap<u32, (Position, Mixed)>> {
     let mut mixed = HashMap::new();
     for (name, map) in state.chunks().await? {
         let (Some(table), Some(oldest)) = (plan.get(&name), map.oldest()) else { continue };
-        let Some(column) = target_column(rules, &name, &map.column) else { continue };
+        let Some(column) = table.target_name(&map.column).map(str::to_owned) else { continue };
         mixed.insert(table.source.id, (oldest, Mixed { map: Arc::new(map), column }));
     }
     Ok(mixed)

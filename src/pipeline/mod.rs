@@ -17,6 +17,7 @@
 //! | `estimate` | how long it would take, from a copy of a few seconds |
 //! | `snapshot` | the copy |
 //! | `schema`, `build` | tables, keys, indexes, constraints: by which way, and that between two Postgres servers |
+//! | `mapped` | the plan between two engines |
 //! | `chunks` | very large tables, copied in ranges of their key |
 //! | `dump` | a Postgres source's schema, through `pg_dump` |
 //! | `shapes` | columns that come, go or change in mid-stream |
@@ -38,6 +39,7 @@ mod chunks;
 pub mod dump;
 pub mod estimate;
 pub mod leaves;
+mod mapped;
 pub mod membership;
 pub mod preflight;
 pub mod progress;
@@ -97,7 +99,7 @@ impl Job {
     pub fn ddl(&self) -> Ddl {
         match (&self.source, &self.target) {
             (AnySource::Postgres(_), AnyTarget::Postgres(_)) => self.config.apply.ddl,
-            _ => Ddl::Stop,
+            (AnySource::MySql(_), _) | (_, AnyTarget::MySql(_)) => Ddl::Stop,
         }
     }
 
@@ -118,7 +120,16 @@ impl Job {
                 format!("[source] tables: {first:?} matches no table of {}", self.source.label()),
             ));
         }
-        Plan::compile(&self.config.transform, &tables)
+        self.between(Plan::compile(&self.config.transform, &tables)?).await
+    }
+
+    /// What the rules made of the source's tables, as the target's engine has it.
+    pub async fn between(&self, plan: Plan) -> Result<Plan> {
+        match (&self.source, &self.target) {
+            (AnySource::Postgres(_), AnyTarget::Postgres(_)) | (AnySource::MySql(_), AnyTarget::MySql(_)) => Ok(plan),
+            (AnySource::MySql(_), AnyTarget::Postgres(_)) => mapped::plan(&self.config, plan).await,
+            (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(self.not_between("a migration")),
+        }
     }
 
     /// The tables that are carried, whatever `[source] tables` matches by now: those the migration began with, with what
@@ -148,7 +159,7 @@ impl Job {
         }
         // Through the rules with those that were left out, or a rule that is about them alone would match nothing.
         let plan = Plan::recompile(&self.config.transform, &known)?;
-        Ok(Some(plan.only(carried)))
+        Ok(Some(self.between(plan.only(carried)).await?))
     }
 
     /// In what the file and the migration do not agree about the tables, with the command that changes it; nothing before
@@ -171,8 +182,8 @@ impl Job {
                 disagree(text, format!("{command}   or put it into the list"));
             }
         }
-        let new = here.iter().map(|table| &table.name).filter(|name| patterns.includes(name));
-        for name in new.filter(|name| !recorded.iter().any(|table| table.source == **name)) {
+        let new = self.source.tables(&patterns).await?;
+        for name in new.iter().map(|table| &table.name).filter(|name| !recorded.iter().any(|table| table.source == **name)) {
             let text = format!("{name} matches [source] tables and is not part of the migration");
             disagree(text, format!("cutwater tables add {}", name.pattern()));
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
-use super::build::SchemaWork;
+use super::build::{SchemaWork, Translated};
 use super::progress::Progress;
 use crate::error::Result;
 use crate::schema::TableName;
@@ -22,6 +22,8 @@ use crate::transform::Plan;
 pub enum Schema<'a> {
     /// Through `pg_dump`; tables that the rules reshape by DDL of our own.
     Postgres(SchemaWork<'a>),
+    /// From MySQL or MariaDB to Postgres: of the tables' definitions.
+    Translated(Translated<'a>),
 }
 
 /// Asks whoever does it.
@@ -29,6 +31,7 @@ macro_rules! ask {
     ($any:ident, $work:ident => $answer:expr) => {
         match $any {
             Self::Postgres($work) => $answer,
+            Self::Translated($work) => $answer,
         }
     };
 }
@@ -39,6 +42,9 @@ impl<'a> Schema<'a> {
         match (&job.source, &job.target) {
             (AnySource::Postgres(_), AnyTarget::Postgres(_)) => {
                 Schema::Postgres(SchemaWork::new(&job.config, plan, progress))
+            }
+            (AnySource::MySql(_), AnyTarget::Postgres(_)) => {
+                Schema::Translated(Translated::new(&job.config, plan, progress))
             }
             _ => unreachable!("refused by the config"),
         }
@@ -66,7 +72,7 @@ impl<'a> Schema<'a> {
 
     /// Makes foreign keys, triggers and the rest, without what has to do with a table of `absent`.
     pub async fn finish_constraints(&self, absent: &HashSet<TableName>, halt: &CancellationToken) -> Result<()> {
-        ask!(self, work => work.finish_constraints_without(absent, halt).await)
+        ask!(self, work => work.finish_constraints(absent, halt).await)
     }
 
     /// The same for these tables, while others are written to.
@@ -81,7 +87,11 @@ impl<'a> Schema<'a> {
 
     /// Fills the materialized views that hold rows at the source.
     pub async fn fill_views(&self, halt: &CancellationToken) -> Result<()> {
-        ask!(self, work => work.fill_views(halt).await)
+        match self {
+            Schema::Postgres(work) => work.fill_views(halt).await,
+            // Views of another engine's SQL are not carried.
+            Schema::Translated(_) => Ok(()),
+        }
     }
 
     /// What the target will not have, in words.

@@ -11,6 +11,7 @@ pub mod mapping;
 mod mysql_type;
 mod name;
 mod pattern;
+mod script;
 mod shape;
 mod table;
 
@@ -22,5 +23,6 @@ pub use leaves::{Became, Leaf, LeafChange, Leaves};
 pub use mysql_type::{MySqlKind, MySqlType};
 pub use name::{Ident, TableName};
 pub use pattern::{Pattern, Patterns};
+pub use script::{Object, Script, Statement};
 pub use shape::{Fact, Facts, Shape, ShapeChange, ShapeColumn};
 pub use table::{Column, ColumnType, IdentityColumn, Key, Relkind, ReplicaIdentity, TableSchema};

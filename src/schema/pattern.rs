@@ -89,11 +89,14 @@ fn glob(pattern: &[Glob], text: &str) -> bool {
     pattern[p..].iter().all(|g| *g == Glob::Many)
 }
 
-/// A list of patterns: a table is in if an including one matches it and no `!` one does.
+/// A list of patterns: a table is in if an including one matches it and no `!` one does. The default is every table that
+/// there is.
 #[derive(Debug, Clone, Default)]
 pub struct Patterns {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
+    /// The database of the URL says which tables there are.
+    of_the_database: bool,
 }
 
 impl Patterns {
@@ -106,6 +109,7 @@ impl Patterns {
                 None => patterns.include.push(Pattern::parse(text.as_ref())?),
             }
         }
+        patterns.of_the_database = patterns.include.is_empty();
         Ok(patterns)
     }
 
@@ -115,9 +119,9 @@ impl Patterns {
             && !self.exclude.iter().any(|p| p.matches(name))
     }
 
-    /// Whether no table is named to be in: then the database says which there are.
+    /// Whether a config names no table to be in: then the database of its URL says which there are.
     pub fn name_nothing(&self) -> bool {
-        self.include.is_empty()
+        self.of_the_database
     }
 
     /// Including patterns that match none of `names`: most likely typing mistakes.

@@ -252,6 +252,12 @@ impl TablePlan {
         Ok(TablePlan { source, shaped, columns, passthrough, reshaped, convert: None })
     }
 
+    /// What a column of the source's table is called at the target; `None`: it does not travel.
+    pub fn target_name(&self, column: &str) -> Option<&str> {
+        let place = self.columns.iter().position(|&index| self.source.columns[index].name == column)?;
+        Some(&self.shaped.columns[place].name)
+    }
+
     /// Brings a change into the target's shape.
     pub fn apply(&self, mut change: RowChange) -> Result<RowChange> {
         if !self.passthrough {

@@ -6,7 +6,7 @@
 use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::dump::{DumpEntry, Token, tokens};
 use crate::postgres::Client;
-use crate::schema::TableName;
+use crate::schema::{Statement, TableName};
 use crate::target::postgres::late::{Late, LateKind, role_may_switch_off};
 
 /// Parts the entries.
@@ -73,6 +73,21 @@ fn of(entry: &DumpEntry, kind: LateKind) -> Result<Late> {
         LateKind::RowSecurity => {}
     }
     Ok(late)
+}
+
+/// The same for a foreign key that is made of the definitions of another engine's table.
+pub(super) fn foreign_key(statement: &Statement) -> Result<Late> {
+    let unreadable = || Error::new(Kind::Internal, format!("{} is not written as it should be", statement.label()));
+    let at = constraint_at(&statement.sql).ok_or_else(unreadable)?;
+    let (_, refers) = statement.refers.clone().ok_or_else(unreadable)?;
+    Ok(Late {
+        kind: LateKind::ForeignKey,
+        table: statement.on.clone().ok_or_else(unreadable)?,
+        refers: Some(refers),
+        name: statement.name.clone(),
+        sql: statement.sql[at..].trim_end().trim_end_matches(';').to_owned(),
+        validated: true,
+    })
 }
 
 /// Where `ADD CONSTRAINT` begins.

@@ -19,13 +19,15 @@
 
 mod absent;
 mod errors;
+mod existing;
 mod late;
 mod reshaped;
 mod some;
+mod translated;
 mod views;
 mod workers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
@@ -43,6 +45,8 @@ use crate::schema::{Ident, TableName, ddl};
 use crate::target::postgres::late::{Late, count};
 use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
+
+pub use self::translated::Translated;
 
 /// The schema work of one run.
 pub struct SchemaWork<'a> {
@@ -70,7 +74,7 @@ impl<'a> SchemaWork<'a> {
     pub async fn create_tables(&self, halt: &CancellationToken) -> Result<()> {
         let client = self.target().await?;
         let existing = self.existing_tables(&client).await?;
-        self.refuse_firing_triggers(&client).await?;
+        existing::refuse_firing_triggers(&client, self.plan).await?;
         if self.plan.tables().all(|table| existing.contains(&table.shaped.name)) {
             tracing::info!("all tables exist at the target: nothing is created before the copy");
             return Ok(());
@@ -101,15 +105,7 @@ impl<'a> SchemaWork<'a> {
             create_one(client, entry).await?;
         }
         for (name, sql) in source.reshaped.iter().filter(|(name, _)| !existing.contains(name)) {
-            let schema = Ident(&name.schema);
-            // Not CREATE SCHEMA IF NOT EXISTS alone: it asks for the privilege even if the schema exists.
-            let there = client.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&name.schema]).await?;
-            if there.is_none() {
-                client
-                    .batch_execute(&format!("CREATE SCHEMA {schema}"))
-                    .await
-                    .with_context(|| format!("schema {schema}"))?;
-            }
+            create_schema(client, &name.schema).await?;
             client.batch_execute(sql).await.with_context(|| format!("table {name}"))?;
         }
         client.batch_execute("COMMIT").await?;
@@ -142,18 +138,10 @@ impl<'a> SchemaWork<'a> {
         side_by_side(&info, analyze.collect(), &[], self.config.snapshot.workers, None, halt).await
     }
 
-    /// Makes foreign keys, triggers and the rest. Only once the target holds one consistent state of the source, and
-    /// while nothing is applied: each locks its tables.
-    pub async fn finish_constraints(&self, halt: &CancellationToken) -> Result<()> {
-        self.finish_constraints_without(&HashSet::new(), halt).await
-    }
-
-    /// The same without what has to do with tables that are not copied: a foreign key to one would find no rows.
-    pub async fn finish_constraints_without(
-        &self,
-        absent: &HashSet<TableName>,
-        halt: &CancellationToken,
-    ) -> Result<()> {
+    /// Makes foreign keys, triggers and the rest, without what has to do with tables of `absent`: a foreign key to one
+    /// would find no rows. Only once the target holds one consistent state of the source, and while nothing is applied:
+    /// each locks its tables.
+    pub async fn finish_constraints(&self, absent: &HashSet<TableName>, halt: &CancellationToken) -> Result<()> {
         let carried = self.carried_or_nothing().await?;
         let view = self.progress.view();
         if view.indexes_total == 0 {
@@ -260,45 +248,7 @@ impl<'a> SchemaWork<'a> {
 
     /// Which of the plan's tables exist at the target. Refuses one that lacks a column.
     async fn existing_tables(&self, client: &Client) -> Result<HashSet<TableName>> {
-        let (schemas, names) = self.target_names();
-        let doing = "looking for the tables at the target";
-        let rows = client.query(include_str!("existing.sql"), &[&schemas, &names]).await.context(doing)?;
-        let mut existing: HashMap<TableName, Vec<Option<String>>> = HashMap::new();
-        for row in rows {
-            let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-            existing.insert(name, row.get(2));
-        }
-        for table in self.plan.tables() {
-            let Some(columns) = existing.get(&table.shaped.name) else { continue };
-            let lacking = table.shaped.columns.iter().filter(|c| !columns.iter().flatten().any(|name| *name == c.name));
-            let lacking: Vec<String> = lacking.map(|c| format!("{:?} {}", c.name, c.ty.display)).collect();
-            if !lacking.is_empty() {
-                let why = format!("{} exists at the target and lacks {}", table.shaped.name, lacking.join(", "));
-                return Err(Error::new(Kind::Schema, why)
-                    .fix("add the columns at the target, drop the table there if it is of no use, or leave them out in a [[transform]]"));
-            }
-        }
-        Ok(existing.into_keys().collect())
-    }
-
-    async fn refuse_firing_triggers(&self, client: &Client) -> Result<()> {
-        let (schemas, names) = self.target_names();
-        let rows = client
-            .query(include_str!("firing_triggers.sql"), &[&schemas, &names])
-            .await
-            .context("looking for triggers at the target")?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let (table, trigger): (String, String) = (row.get(0), row.get(1));
-        let why = format!(
-            "trigger {trigger} on {table} at the target is ENABLE ALWAYS or REPLICA: it would fire for every change that \
-             is applied"
-        );
-        let fix = format!("ALTER TABLE {table} DISABLE TRIGGER {};  at the target, until the cutover", Ident(&trigger));
-        Err(Error::new(Kind::Schema, why).fix(fix))
-    }
-
-    fn target_names(&self) -> (Vec<&str>, Vec<&str>) {
-        self.plan.tables().map(|t| (t.shaped.name.schema.as_str(), t.shaped.name.table.as_str())).unzip()
+        existing::tables(client, self.plan, &|_, column| column.ty.display.clone()).await
     }
 }
 
@@ -307,15 +257,31 @@ async fn create_one(client: &Client, entry: &DumpEntry) -> Result<()> {
     if entry.kind == "TABLE ATTACH" && is_attached(client, entry).await? {
         return Ok(());
     }
-    let sql = format!("SAVEPOINT entry;\n{}\n;RELEASE SAVEPOINT entry", entry.sql);
+    create(client, &entry.kind, &entry.sql, &entry.label()).await
+}
+
+/// Runs one statement inside the open transaction; what it makes may be there.
+async fn create(client: &Client, kind: &str, statement: &str, label: &str) -> Result<()> {
+    let sql = format!("SAVEPOINT entry;\n{statement}\n;RELEASE SAVEPOINT entry");
     let Err(error) = client.batch_execute(&sql).await else { return Ok(()) };
-    let comment_on_foreign = entry.kind == "COMMENT" && error.code().is_some_and(|code| code.code() == "42501");
-    if already_there(&error, &entry.sql) || comment_on_foreign {
-        tracing::debug!("{}: {error}", entry.label());
+    let comment_on_foreign = kind == "COMMENT" && error.code().is_some_and(|code| code.code() == "42501");
+    if already_there(&error, statement) || comment_on_foreign {
+        tracing::debug!("{label}: {error}");
         client.batch_execute("ROLLBACK TO SAVEPOINT entry; RELEASE SAVEPOINT entry").await?;
         return Ok(());
     }
-    Err(explain(error, &entry.kind).context(entry.label()))
+    Err(explain(error, kind).context(label.to_owned()))
+}
+
+/// Makes a schema unless it is there.
+async fn create_schema(client: &Client, name: &str) -> Result<()> {
+    // Not CREATE SCHEMA IF NOT EXISTS alone: it asks for the privilege even if the schema exists.
+    let there = client.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&name]).await?;
+    if there.is_none() {
+        let schema = Ident(name);
+        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.with_context(|| format!("schema {schema}"))?;
+    }
+    Ok(())
 }
 
 async fn is_attached(client: &Client, entry: &DumpEntry) -> Result<bool> {
@@ -334,7 +300,7 @@ async fn prepare_session(client: &Client, settings: &[String]) -> Result<()> {
         "SET default_table_access_method = heap",
         "SET client_connection_check_interval = '1s'",
     ];
-    for setting in settings.iter().map(String::as_str).chain(own) {
+    for setting in own.into_iter().chain(settings.iter().map(String::as_str)) {
         match client.batch_execute(setting).await {
             Err(error) if error.code().is_some_and(|code| matches!(code.code(), "42704" | "22023")) => {
                 tracing::debug!("the target does not know {setting:?}: its version is older than pg_dump's");

@@ -22,7 +22,7 @@ use crate::target::state::State;
 
 /// How long a lock on a table that is followed is waited for: less than `deadlock_timeout`, so that it is never the applier
 /// who is ended.
-const PATIENCE: &str = "SET lock_timeout = '500ms'";
+pub(super) const PATIENCE: &str = "SET lock_timeout = '500ms'";
 /// How long it is left to the others after that.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -154,7 +154,7 @@ fn constraint(entry: &DumpEntry) -> Option<(&str, &str)> {
 }
 
 /// Runs a statement; a lock that is not to be had in a moment is asked for again and again.
-async fn patiently(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn patiently(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     loop {
         match client.batch_execute(sql).await {
             Err(error) if error.code().is_some_and(|code| ["55P03", "40P01"].contains(&code.code())) => {

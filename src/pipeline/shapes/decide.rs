@@ -77,20 +77,16 @@ impl Seen<'_> {
         let name = &column.name;
         match (self.shape.column(name), self.target.column(there)) {
             (Some(old), Some(held)) => {
-                let same = (old.type_oid, old.modifier) == (column.ty.oid, column.ty.modifier);
+                let numbered = column.ty.oid != 0;
+                let same = (old.type_oid, old.modifier) == (column.ty.oid, column.ty.modifier)
+                    && (numbered || old.display == column.ty.display);
                 // A type that somebody chose for the target alone is not ours to judge.
-                if same || fits(column, held) || held.ty.display != old.display {
+                if same || fits(column, held) || (numbered && held.ty.display != old.display) {
                     return;
                 }
-                decision.stops.push((
-                    format!("column {name:?} was {}, is {}", old.display, column.ty.display),
-                    format!(
-                        "ALTER TABLE {} ALTER COLUMN {} TYPE {};",
-                        self.on_target(),
-                        Ident(there),
-                        column.ty.display
-                    ),
-                ));
+                let retype = format!("ALTER COLUMN {} TYPE {};", Ident(there), column.ty.display);
+                let what = format!("column {name:?} was {}, is {}", old.display, column.ty.display);
+                decision.stops.push((what, self.by_hand(column.ty.oid, &retype)));
             }
             (Some(old), None) => match self.facts.numbered(old.number) {
                 Some(now) if now.dropped => decision.left_out.push(name.clone()),
@@ -100,15 +96,23 @@ impl Seen<'_> {
                 }
                 _ => decision.stops.push((
                     format!("the target has no column {there:?}"),
-                    format!("ALTER TABLE {} ADD COLUMN {} {};", self.on_target(), Ident(there), column.ty.display),
+                    self.by_hand(column.ty.oid, &format!("ADD COLUMN {} {};", Ident(there), column.ty.display)),
                 )),
             },
             (None, Some(held)) if fits(column, held) => {}
             (None, Some(held)) => decision.stops.push((
                 format!("column {name:?} is new ({}), and is {} at the target", column.ty.display, held.ty.display),
-                format!("ALTER TABLE {} ALTER COLUMN {} TYPE {};", self.on_target(), Ident(there), column.ty.display),
+                self.by_hand(column.ty.oid, &format!("ALTER COLUMN {} TYPE {};", Ident(there), column.ty.display)),
             )),
             (None, None) => self.came(column, there, decision),
+        }
+    }
+
+    /// What has to be done at the target. Types without a number are another engine's: its statements are not.
+    fn by_hand(&self, type_oid: u32, alter: &str) -> String {
+        match type_oid {
+            0 => format!("change {} likewise", self.target.name),
+            _ => format!("ALTER TABLE {} {alter}", self.on_target()),
         }
     }
 
@@ -120,7 +124,12 @@ impl Seen<'_> {
     fn came(&self, column: &Column, there: &str, decision: &mut Decision) {
         let (name, ty, table) = (&column.name, &column.ty.display, self.on_target());
         let what = format!("column {name:?} is new ({ty})");
-        let by_hand = format!("ALTER TABLE {table} ADD COLUMN {} {ty};", Ident(there));
+        let by_hand = self.by_hand(column.ty.oid, &format!("ADD COLUMN {} {ty};", Ident(there)));
+        if column.ty.oid == 0 {
+            // A catalogue without numbers does not tell what became of it since.
+            decision.stops.push((what, by_hand));
+            return;
+        }
         let known = |number: i16| self.shape.columns.iter().find(|old| old.number == Some(number));
         let now =
             self.facts.live(name).filter(|now| (now.type_oid, now.modifier) == (column.ty.oid, column.ty.modifier));
@@ -169,7 +178,7 @@ impl Seen<'_> {
     }
 
     fn gone(&self, index: usize, old: &ShapeColumn, there: &str, decision: &mut Decision) {
-        let (name, table) = (&old.name, self.on_target());
+        let name = &old.name;
         let now = self.facts.numbered(old.number).filter(|now| !now.dropped);
         if now.is_some_and(|now| now.name == *name) {
             decision.stops.push((
@@ -187,11 +196,11 @@ impl Seen<'_> {
         match successor.and_then(|column| Some((column, (self.names)(&column.name)?))) {
             Some((column, new)) if self.target.column(&new).is_none() => decision.stops.push((
                 format!("column {name:?} is called {:?} now", column.name),
-                format!("ALTER TABLE {table} RENAME COLUMN {} TO {};", Ident(there), Ident(&new)),
+                self.by_hand(old.type_oid, &format!("RENAME COLUMN {} TO {};", Ident(there), Ident(&new))),
             )),
             _ => decision.stops.push((
                 format!("column {name:?} ({}) is gone", old.display),
-                format!("ALTER TABLE {table} DROP COLUMN {};", Ident(there)),
+                self.by_hand(old.type_oid, &format!("DROP COLUMN {};", Ident(there))),
             )),
         }
     }

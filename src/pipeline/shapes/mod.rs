@@ -137,7 +137,7 @@ impl Shapes {
             Arc::make_mut(&mut table).key = None;
         }
         let held = |column: &str| {
-            target_column(&self.rules, &name, column).is_none_or(|there| known.target.column(&there).is_some())
+            self.at_target(known, column).is_none_or(|there| known.target.column(&there).is_some())
         };
         let keyed_alike = known.shape.key.iter().eq(table.key_columns().map(|column| &column.name));
         let same = known.shape.is_of(&table) || (!keyed_alike && self.only_the_identity_differs(known, &table));
@@ -160,6 +160,14 @@ impl Shapes {
         self.take_over(&name, &table, &facts, decision)
     }
 
+    /// What a column is called at the target, whether or not the table has it now; `None`: it does not travel.
+    fn at_target(&self, known: &Known, column: &str) -> Option<String> {
+        match known.plan.source.column(column) {
+            Some(_) => known.plan.target_name(column).map(str::to_owned),
+            None => target_column(&self.rules, &known.plan.source.name, column),
+        }
+    }
+
     fn only_the_identity_differs(&self, known: &Known, table: &TableSchema) -> bool {
         let keyless = Shape { key: Vec::new(), ..known.shape.clone() };
         let keyless_table = TableSchema { key: None, ..table.clone() };
@@ -168,7 +176,7 @@ impl Shapes {
 
     fn decide(&self, name: &TableName, table: &TableSchema, facts: &Facts, rows_exist: bool) -> Result<Decision> {
         let known = &self.tables[name];
-        let names = |column: &str| target_column(&self.rules, name, column);
+        let names = |column: &str| self.at_target(known, column);
         let (shape, target, follow) = (&known.shape, &known.target, self.follow);
         Ok(Seen { table, shape, facts, target, names: &names, follow, rows_exist }.decide())
     }

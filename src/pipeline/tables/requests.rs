@@ -116,7 +116,7 @@ async fn shape(job: &Job, table: &TableName) -> Result<NewTable> {
     let known = job.target.state().tables_ever().await?;
     let mut tables = job.source.tables(&Patterns::default()).await?;
     tables.retain(|other| other.name == *table || known.iter().any(|known| known.source == other.name));
-    let plan = Plan::compile(&job.config.transform, &tables)?;
+    let plan = job.between(Plan::compile(&job.config.transform, &tables)?).await?;
     let gone = || Error::new(Kind::Schema, format!("{table} is no longer at the source"));
     let planned = plan.get(table).ok_or_else(gone)?;
     let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

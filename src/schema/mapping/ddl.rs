@@ -1,43 +1,20 @@
 //! The Postgres DDL of MySQL and MariaDB tables.
 //!
-//! In: the definitions and their [`Mapping`]. Out: a [`Ddl`]: statements in the order in which they are to be run, by the
+//! In: the definitions and their [`Mapping`]. Out: a [`Script`]: statements in the order in which they are to be run, by the
 //! stages of a migration, and by name and reason what has no equivalent. Nothing is left out in silence.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::{LONGEST_NAME, MappedColumn, MappedTable, Mapping, PgType, translate};
 use crate::schema::{
-    ColumnDefinition, DefaultValue, Ident, IndexDefinition, IndexKind, MySqlKind, OtherObject, TableDefinition,
-    TableName,
+    ColumnDefinition, DefaultValue, Ident, IndexDefinition, IndexKind, MySqlKind, Object, OtherObject, Script, Statement,
+    TableDefinition, TableName,
 };
-
-/// Statements by stage, each in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ddl {
-    /// Schemas, extensions, enum types, tables with defaults, identities and comments: before the rows.
-    pub before: Vec<String>,
-    /// Primary keys and unique indexes: what changes find their rows by. With the rows there, they are cheaper to build.
-    pub keys: Vec<String>,
-    /// All other indexes.
-    pub indexes: Vec<String>,
-    /// CHECK constraints and foreign keys: once the data is consistent.
-    pub after: Vec<String>,
-    /// What stays behind, by name, and why.
-    pub not_carried: Vec<String>,
-}
-
-impl Ddl {
-    /// All of it as one script.
-    pub fn script(&self) -> String {
-        let stages = [&self.before, &self.keys, &self.indexes, &self.after];
-        stages.into_iter().flatten().map(|statement| format!("{statement}\n")).collect()
-    }
-}
 
 /// The DDL of the tables that the mapping has. `nullable_dates`: columns of dates and times lose their NOT NULL, because
 /// `[values] zero_date = "null"` makes NULLs.
-pub fn postgres(tables: &[TableDefinition], others: &[OtherObject], mapping: &Mapping, nullable_dates: bool) -> Ddl {
-    let mut writer = Writer { ddl: Ddl::default(), mapping, relations: HashSet::new(), nullable_dates };
+pub fn postgres(tables: &[TableDefinition], others: &[OtherObject], mapping: &Mapping, nullable_dates: bool) -> Script {
+    let mut writer = Writer { ddl: Script::default(), mapping, relations: HashSet::new(), nullable_dates };
     let mapped = |table: &&TableDefinition| mapping.tables.contains_key(&table.table.name);
     let tables: Vec<&TableDefinition> = tables.iter().filter(mapped).collect();
     writer.surroundings(&tables);
@@ -75,7 +52,7 @@ fn unique_columns(table: &TableDefinition) -> Vec<(TableName, BTreeSet<&str>)> {
 }
 
 struct Writer<'a> {
-    ddl: Ddl,
+    ddl: Script,
     mapping: &'a Mapping,
     /// Names of tables and indexes by schema: they share one room.
     relations: HashSet<(String, String)>,
@@ -102,6 +79,19 @@ fn fitting(name: String) -> String {
     format!("{}_{hash:08x}", &name[..end])
 }
 
+/// A statement of a table.
+fn of(table: &TableDefinition, mapped: &MappedTable, object: Object, name: &str, sql: String) -> Statement {
+    Statement {
+        object,
+        name: name.to_owned(),
+        of: Some(table.table.name.clone()),
+        on: Some(mapped.name.clone()),
+        refers: None,
+        typed: Vec::new(),
+        sql,
+    }
+}
+
 impl Writer<'_> {
     fn skip(&mut self, what: String) {
         self.ddl.not_carried.push(what);
@@ -112,11 +102,23 @@ impl Writer<'_> {
         let mapped: Vec<&MappedTable> = tables.iter().map(|table| &self.mapping.tables[&table.table.name]).collect();
         let schemas: BTreeSet<&str> = mapped.iter().map(|table| table.name.schema.as_str()).collect();
         let made = schemas.into_iter().filter(|schema| *schema != "public");
-        self.ddl.before.extend(made.map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};", Ident(schema))));
+        let shared = |object, name: &str, sql| Statement {
+            object,
+            name: name.to_owned(),
+            of: None,
+            on: None,
+            refers: None,
+            typed: Vec::new(),
+            sql,
+        };
+        self.ddl.before.extend(
+            made.map(|name| shared(Object::Schema, name, format!("CREATE SCHEMA IF NOT EXISTS {};", Ident(name)))),
+        );
         let has = |wanted: PgType| mapped.iter().any(|table| table.columns.iter().any(|column| column.ty == wanted));
         for (ty, extension) in [(PgType::CiText, "citext"), (PgType::Geometry, "postgis")] {
             if has(ty) {
-                self.ddl.before.push(format!("CREATE EXTENSION IF NOT EXISTS {extension};"));
+                let sql = format!("CREATE EXTENSION IF NOT EXISTS {extension};");
+                self.ddl.before.push(shared(Object::Extension, extension, sql));
             }
         }
         for table in mapped {
@@ -138,12 +140,15 @@ impl Writer<'_> {
             lines.push(format!("    {}", self.column(table, mapped, column, to)));
             if !column.comment.is_empty() {
                 let comment = literal(&column.comment);
-                comments.push(format!("COMMENT ON COLUMN {name}.{} IS {comment};", Ident(&to.name)));
+                let sql = format!("COMMENT ON COLUMN {name}.{} IS {comment};", Ident(&to.name));
+                comments.push(of(table, mapped, Object::Comment, &to.name, sql));
             }
         }
-        self.ddl.before.push(format!("CREATE TABLE {name} (\n{}\n);", lines.join(",\n")));
+        let sql = format!("CREATE TABLE {name} (\n{}\n);", lines.join(",\n"));
+        self.ddl.before.push(of(table, mapped, Object::Table, &mapped.name.table, sql));
         if !table.comment.is_empty() {
-            self.ddl.before.push(format!("COMMENT ON TABLE {name} IS {};", literal(&table.comment)));
+            let sql = format!("COMMENT ON TABLE {name} IS {};", literal(&table.comment));
+            self.ddl.before.push(of(table, mapped, Object::Comment, &mapped.name.table, sql));
         }
         self.ddl.before.append(&mut comments);
         if table.partitioned {
@@ -158,8 +163,11 @@ impl Writer<'_> {
         for check in &table.checks {
             match translate::condition(&check.clause, table, mapped) {
                 Some(clause) => {
-                    let check = Ident(&check.name);
-                    self.ddl.after.push(format!("ALTER TABLE {name} ADD CONSTRAINT {check} CHECK ({clause});"));
+                    let check = fitting(check.name.clone());
+                    let sql = format!("ALTER TABLE {name} ADD CONSTRAINT {} CHECK ({clause});", Ident(&check));
+                    let mut statement = of(table, mapped, Object::Check, &check, sql);
+                    statement.typed = mapped.columns.iter().map(|column| column.name.clone()).collect();
+                    self.ddl.after.push(statement);
                 }
                 None => self.skip(format!("check {} of {source}: {}", check.name, check.clause)),
             }
@@ -180,15 +188,18 @@ impl Writer<'_> {
         let mut ty = to.ty.to_string();
         let list: Vec<String> = labels.iter().map(|label| literal(label)).collect();
         let list = list.join(", ");
-        let check = Ident(&fitting(format!("{}_{}_check", mapped.name.table, to.name))).to_string();
+        let check = fitting(format!("{}_{}_check", mapped.name.table, to.name));
         let add_check = |condition: String| {
-            format!("ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({condition});", mapped.name.sql())
+            let on = mapped.name.sql();
+            let sql = format!("ALTER TABLE {on} ADD CONSTRAINT {} CHECK ({condition});", Ident(&check));
+            Statement { typed: vec![to.name.clone()], ..of(table, mapped, Object::Check, &check, sql) }
         };
         match (kind, &to.ty) {
             (MySqlKind::Enum, PgType::Enum) => {
                 let name = fitting(format!("{}_{}", mapped.name.table, to.name));
-                ty = TableName::new(mapped.name.schema.as_str(), name).sql();
-                self.ddl.before.push(format!("CREATE TYPE {ty} AS ENUM ({list});"));
+                ty = TableName::new(mapped.name.schema.as_str(), name.as_str()).sql();
+                let sql = format!("CREATE TYPE {ty} AS ENUM ({list});");
+                self.ddl.before.push(of(table, mapped, Object::Type, &name, sql));
             }
             (MySqlKind::Enum, _) => self.ddl.after.push(add_check(format!("{} IN ({list})", Ident(&to.name)))),
             (MySqlKind::Set, PgType::TextArray) => {
@@ -231,10 +242,13 @@ impl Writer<'_> {
             IndexKind::Spatial => return self.skip(what("spatial; PostGIS has GiST for it")),
             _ => {}
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut typed) = (Vec::new(), Vec::new());
         for part in &index.parts {
             let Some(name) = &part.column else { return self.skip(what("it is over an expression")) };
             let Some(column) = mapped.column(name) else { return self.skip(what("a column of it does not travel")) };
+            if part.prefix.is_some() {
+                typed.push(column.name.clone());
+            }
             let ident = Ident(&column.name);
             let order = if part.descending { " DESC" } else { "" };
             parts.push(match (part.prefix, &column.ty) {
@@ -261,8 +275,9 @@ impl Writer<'_> {
                 let columns = index.parts.iter().filter_map(|part| mapped.column(part.column.as_deref()?));
                 let columns = list(columns.map(|column| column.name.as_str()));
                 let name = self.free(mapped, &format!("{}_pkey", mapped.name.table));
-                let (table, name) = (mapped.name.sql(), Ident(&name));
-                self.ddl.keys.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns});"));
+                let on = mapped.name.sql();
+                let sql = format!("ALTER TABLE {on} ADD CONSTRAINT {} PRIMARY KEY ({columns});", Ident(&name));
+                self.ddl.keys.push(of(table, mapped, Object::PrimaryKey, &name, sql));
                 return;
             }
         }
@@ -274,6 +289,8 @@ impl Writer<'_> {
             Ident(&name),
             mapped.name.sql()
         );
+        let object = if unique { Object::UniqueIndex } else { Object::Index };
+        let statement = Statement { typed, ..of(table, mapped, object, &name, statement) };
         if unique { self.ddl.keys.push(statement) } else { self.ddl.indexes.push(statement) }
     }
 
@@ -321,10 +338,11 @@ impl Writer<'_> {
                 continue;
             }
             let columns = |columns: &[(String, PgType)]| list(columns.iter().map(|(name, _)| name.as_str()));
+            let name = fitting(key.name.clone());
             let mut statement = format!(
                 "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})",
                 mapped.name.sql(),
-                Ident(&fitting(key.name.clone())),
+                Ident(&name),
                 columns(&here),
                 parent.name.sql(),
                 columns(&there)
@@ -334,13 +352,16 @@ impl Writer<'_> {
                     statement.push_str(&format!(" ON {event} {action}"));
                 }
             }
-            self.ddl.after.push(statement + ";");
+            let mut statement = of(table, mapped, Object::ForeignKey, &name, statement + ";");
+            statement.refers = Some((key.referenced.clone(), parent.name.clone()));
+            statement.typed = here.into_iter().map(|(name, _)| name).collect();
+            self.ddl.after.push(statement);
         }
     }
 }
 
-/// Whether a foreign key can join the two.
-fn comparable(a: &PgType, b: &PgType) -> bool {
+/// Whether a foreign key can join columns of these two types.
+pub fn comparable(a: &PgType, b: &PgType) -> bool {
     a == b
         || (a.is_text() && b.is_text())
         || matches!(
