@@ -17,8 +17,9 @@ use serde::Serialize;
 use self::sample::Sample;
 use super::Job;
 use crate::error::{Context, Error, Kind, Result};
-use crate::source::Source;
 use crate::source::postgres::PgSource;
+use crate::source::{AnySource, Source};
+use crate::target::AnyTarget;
 use crate::transform::Plan;
 
 /// How long is copied.
@@ -77,6 +78,7 @@ struct Facts {
 
 /// Copies for `time` and reckons. Nothing is changed at either end.
 pub async fn estimate(job: &Job, plan: &Plan, time: Duration) -> Result<Estimate> {
+    between_postgres(job)?;
     let workers = job.config.snapshot.workers.max(1);
     let before = job.source.head().await?;
     let sample = Sample::take(job, plan, workers, time).await.context("copying a sample")?;
@@ -96,6 +98,14 @@ pub async fn estimate(job: &Job, plan: &Plan, time: Duration) -> Result<Estimate
         round_trip: sample.round_trip.as_secs_f64(),
     };
     Ok(reckon(&facts, &sample, plan.tables().count()))
+}
+
+/// The sample is copied as Postgres copies, and rolled back as only Postgres does with what it made.
+fn between_postgres(job: &Job) -> Result<()> {
+    match (&job.source, &job.target) {
+        (AnySource::Postgres(_), AnyTarget::Postgres(_)) => Ok(()),
+        (AnySource::MySql(_), _) | (_, AnyTarget::MySql(_)) => Err(job.not_between("an estimate")),
+    }
 }
 
 /// Both ends are sampled with statements of Postgres.

@@ -34,7 +34,7 @@ impl Definitions {
         }
         let databases: Vec<String> = databases.into_iter().collect();
         let mut session = connect(&info, &format!("cutwater_{}", config.migration.name)).await?;
-        let mut found = catalog::read(session.conn(), &databases).await.context("reading the source's tables")?;
+        let mut found = catalog::read(&mut session, &databases).await.context("reading the source's tables")?;
         found.tables.retain(|definition| plan.get(&definition.table.name).is_some());
         Ok(Definitions { tables: found.tables, others: found.others, database })
     }

@@ -183,7 +183,9 @@ impl Job {
             }
         }
         let new = self.source.tables(&patterns).await?;
-        for name in new.iter().map(|table| &table.name).filter(|name| !recorded.iter().any(|table| table.source == **name)) {
+        for name in
+            new.iter().map(|table| &table.name).filter(|name| !recorded.iter().any(|table| table.source == **name))
+        {
             let text = format!("{name} matches [source] tables and is not part of the migration");
             disagree(text, format!("cutwater tables add {}", name.pattern()));
         }

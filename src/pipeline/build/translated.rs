@@ -76,9 +76,7 @@ impl<'a> Translated<'a> {
             return Ok(());
         }
         let is_one = |of: &TableName| tables.contains(of);
-        let new = |statement: &Statement| {
-            statement.of.as_ref().is_none_or(is_one) && !is_there(statement, &there)
-        };
+        let new = |statement: &Statement| statement.of.as_ref().is_none_or(is_one) && !is_there(statement, &there);
         self.create(&client, &self.read().await?.script, &new, halt).await
     }
 
@@ -214,6 +212,16 @@ impl<'a> Translated<'a> {
         Ok(lines)
     }
 
+    /// The statements, by the stages of a migration.
+    pub async fn script(&self) -> Result<&Script> {
+        Ok(&self.read().await?.script)
+    }
+
+    /// Names and types at the target.
+    pub async fn mapping(&self) -> Result<&Mapping> {
+        Ok(&self.read().await?.mapping)
+    }
+
     /// Everything that would be run at the target, as one script.
     pub async fn ddl_text(&self) -> Result<String> {
         Ok(self.read().await?.script.to_string())
@@ -241,9 +249,13 @@ impl<'a> Translated<'a> {
     async fn settings(&self, client: &Client) -> Result<Vec<String>> {
         let sql = "SELECT coalesce(string_agg(DISTINCT quote_ident(n.nspname), ', '), '') FROM pg_extension e
                      JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname IN ('citext', 'postgis')";
-        let extensions: String = client.query_one(sql, &[]).await.context("looking for extensions at the target")?.get(0);
+        let extensions: String =
+            client.query_one(sql, &[]).await.context("looking for extensions at the target")?.get(0);
         let comma = if extensions.is_empty() { "" } else { ", " };
-        Ok(vec![format!("SET search_path = public{comma}{extensions}"), "SET standard_conforming_strings = on".to_owned()])
+        Ok(vec![
+            format!("SET search_path = public{comma}{extensions}"),
+            "SET standard_conforming_strings = on".to_owned(),
+        ])
     }
 
     async fn existing_tables(&self, client: &Client, plan: &Plan) -> Result<HashSet<TableName>> {
@@ -284,7 +296,10 @@ impl<'a> Translated<'a> {
             };
             if !fits {
                 let label = statement.label();
-                tracing::warn!("{label} is left to you: {on}.{name} is {there} there, and would have become {}", column.ty);
+                tracing::warn!(
+                    "{label} is left to you: {on}.{name} is {there} there, and would have become {}",
+                    column.ty
+                );
                 return false;
             }
         }

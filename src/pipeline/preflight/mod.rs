@@ -6,11 +6,13 @@
 //! at is a matter of the pair of engines, each in a folder of its own.
 
 mod postgres;
+mod translated;
 
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::source::{AnySource, Source};
@@ -145,7 +147,20 @@ pub async fn inspect(job: &Job, plan: &Plan) -> Result<Report> {
         (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
             postgres::between(&job.config, source, target, plan).await
         }
+        (AnySource::MySql(source), AnyTarget::Postgres(target)) => translated::between(job, source, target, plan).await,
         _ => Err(job.not_between("a migration")),
+    }
+}
+
+/// What several workers give up.
+fn workers(config: &Config, report: &mut Report) {
+    if config.apply.workers > 1 {
+        let text = format!(
+            "{} workers apply the changes ([apply] workers): a reader of the target may see a transaction of several tables \
+             in part.\nA cutover ends as exact as with one",
+            config.apply.workers
+        );
+        report.note(End::Target, "workers", text);
     }
 }
 
@@ -195,6 +210,7 @@ pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
         (AnySource::Postgres(source), AnyTarget::Postgres(target)) => {
             postgres::grants(&job.config, (source.info(), target.info()), plan).await
         }
+        (AnySource::MySql(source), AnyTarget::Postgres(target)) => translated::grants(job, source, target, plan).await,
         _ => Err(job.not_between("a migration")),
     }
 }
@@ -215,8 +231,9 @@ pub async fn poolers(job: &Job) -> Result<Report> {
 
 /// What the source has and no migration of tables carries over.
 pub async fn left_behind(job: &Job) -> Result<Vec<String>> {
-    match &job.source {
-        AnySource::Postgres(source) => postgres::left_behind(source).await,
-        AnySource::MySql(_) => Ok(Vec::new()),
+    match (&job.source, &job.target) {
+        (AnySource::Postgres(source), _) => postgres::left_behind(source).await,
+        (AnySource::MySql(_), AnyTarget::Postgres(_)) => translated::left_behind(job).await,
+        (AnySource::MySql(_), AnyTarget::MySql(_)) => Ok(Vec::new()),
     }
 }

@@ -427,6 +427,41 @@ mod tests {
     }
 
     #[test]
+    fn of_types_without_numbers_every_change_stops_and_is_to_be_made_likewise() {
+        let of = |name: &str, display: &str| {
+            let ty = ColumnType { display: display.into(), ..ColumnType::built_in(0, display) };
+            Column::new(name, ty)
+        };
+        let there = |name: &str, display: &str| Column::new(name, ColumnType::built_in(25, display));
+        let shape = Shape::of(&table(vec![of("id", "int"), of("a", "varchar(9)")]), &Facts::default());
+        let target = table(vec![there("id", "integer"), there("a", "character varying(9)")]);
+        let names = |name: &str| Some(name.to_owned());
+        let decide = |next: Vec<Column>| {
+            let (table, facts) = (table(next), Facts::default());
+            Seen {
+                table: &table,
+                shape: &shape,
+                facts: &facts,
+                target: &target,
+                names: &names,
+                follow: false,
+                rows_exist: true,
+            }
+            .decide()
+        };
+        assert_eq!(decide(vec![of("id", "int"), of("a", "varchar(9)")]), Decision::default());
+        for (next, what) in [
+            (vec![of("id", "bigint"), of("a", "varchar(9)")], "column \"id\" was int, is bigint"),
+            (vec![of("id", "int"), of("a", "varchar(9)"), of("b", "int")], "column \"b\" is new (int)"),
+            (vec![of("id", "int")], "column \"a\" (varchar(9)) is gone"),
+        ] {
+            let told = decide(next);
+            assert_eq!(told.left_out, [] as [String; 0], "{told:?}");
+            assert_eq!(told.stops, [(what.to_owned(), "change public.t likewise".to_owned())], "{told:?}");
+        }
+    }
+
+    #[test]
     fn dropped_and_made_anew_is_not_renamed() {
         let mut dropped = fact(2, "........pg.dropped.2........", 0);
         dropped.dropped = true;

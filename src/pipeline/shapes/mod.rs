@@ -136,9 +136,8 @@ impl Shapes {
         {
             Arc::make_mut(&mut table).key = None;
         }
-        let held = |column: &str| {
-            self.at_target(known, column).is_none_or(|there| known.target.column(&there).is_some())
-        };
+        let held =
+            |column: &str| self.at_target(known, column).is_none_or(|there| known.target.column(&there).is_some());
         let keyed_alike = known.shape.key.iter().eq(table.key_columns().map(|column| &column.name));
         let same = known.shape.is_of(&table) || (!keyed_alike && self.only_the_identity_differs(known, &table));
         if same && table.columns.iter().all(|column| held(&column.name)) {

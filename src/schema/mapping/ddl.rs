@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{LONGEST_NAME, MappedColumn, MappedTable, Mapping, PgType, translate};
 use crate::schema::{
-    ColumnDefinition, DefaultValue, Ident, IndexDefinition, IndexKind, MySqlKind, Object, OtherObject, Script, Statement,
-    TableDefinition, TableName,
+    ColumnDefinition, DefaultValue, Ident, IndexDefinition, IndexKind, MySqlKind, Object, OtherObject, Script,
+    Statement, TableDefinition, TableName,
 };
 
 /// The DDL of the tables that the mapping has. `nullable_dates`: columns of dates and times lose their NOT NULL, because

@@ -24,7 +24,12 @@ pub(in crate::pipeline::preflight) async fn grants(
 ) -> Result<Grants> {
     let (old, new) = tokio::try_join!(connect(from, "cutwater check"), connect(to, "cutwater check"))?;
     let source = Box::pin(at_source(config, &old, plan)).await.context("working out the source's grants")?;
-    let target = Box::pin(at_target(&old, &new, plan)).await.context("working out the target's grants")?;
+    let doing = "working out the target's grants";
+    let schemas = old.query(include_str!("user_schemas.sql"), &[]).await.context(doing)?;
+    let sql = "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1";
+    let extensions = old.query(sql, &[]).await.context(doing)?;
+    let names = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect();
+    let target = Box::pin(at_target(&new, plan, names(schemas), &names(extensions))).await.context(doing)?;
     Ok(Grants { source, target })
 }
 
@@ -133,19 +138,21 @@ async fn made_by_hand(config: &Config, client: &Client, role: &str, plan: &Plan,
     Ok(())
 }
 
-async fn at_target(old: &Client, new: &Client, plan: &Plan) -> Result<Vec<Grant>> {
+/// What the role needs at the target. `schemas` are those that the source has besides the plan's, `extensions` those it
+/// needs.
+pub(in crate::pipeline::preflight) async fn at_target(
+    new: &Client,
+    plan: &Plan,
+    schemas: Vec<String>,
+    extensions: &Vec<String>,
+) -> Result<Vec<Grant>> {
     let (role, database, version) = who(new).await?;
     let mut list = Vec::new();
     let why = "makes schemas and tables, and the schema cutwater, which remembers where the migration is";
     grant(&mut list, format!("GRANT CONNECT, CREATE ON DATABASE {database} TO {role};"), why);
     // Of a schema that does not exist the role will be the owner.
-    let user_schemas: Vec<String> = old
-        .query("SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'cutwater')", &[])
-        .await?
-        .iter()
-        .map(|row: &Row| row.get(0))
-        .chain(plan.tables().map(|table| table.shaped.name.schema.clone()))
-        .collect();
+    let user_schemas: Vec<String> =
+        schemas.into_iter().chain(plan.tables().map(|table| table.shaped.name.schema.clone())).collect();
     let (schemas, names) = sides(plan.tables().map(|table| &table.shaped.name));
     for row in new.query(include_str!("grants_target.sql"), &[&schemas, &names, &user_schemas]).await? {
         let (kind, what): (&str, &str) = (row.get(0), row.get(1));
@@ -179,15 +186,14 @@ async fn at_target(old: &Client, new: &Client, plan: &Plan) -> Result<Vec<Grant>
             );
         }
     }
-    for row in old.query("SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[]).await? {
-        let name: String = row.get(0);
+    for name in extensions {
         let sql = "SELECT bool_or(trusted), EXISTS (SELECT FROM pg_extension WHERE extname = $1)
                      FROM pg_available_extension_versions WHERE name = $1";
-        let found = new.query_one(sql, &[&name]).await?;
+        let found = new.query_one(sql, &[name]).await?;
         if !found.get::<_, bool>(1) && found.get::<_, Option<bool>>(0) != Some(true) {
             grant(
                 &mut list,
-                format!("CREATE EXTENSION IF NOT EXISTS {};", Ident(&name)),
+                format!("CREATE EXTENSION IF NOT EXISTS {};", Ident(name)),
                 "the source has it, and only an administrator may install it",
             );
         }

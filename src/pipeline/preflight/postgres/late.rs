@@ -8,6 +8,25 @@ use crate::target::postgres::late::{acting, counted, role_may_switch_off};
 use crate::transform::Plan;
 
 pub(super) async fn look(old: &Client, new: &Client, user: &str, plan: &Plan, report: &mut Report) -> Result<()> {
+    let count = async {
+        let (schemas, names): (Vec<&str>, Vec<&str>) =
+            plan.tables().map(|table| (table.source.name.schema.as_str(), table.source.name.table.as_str())).unzip();
+        let sql = concat!(include_str!("../../../postgres/tree.sql"), include_str!("late.sql"));
+        let row = old.query_one(sql, &[&schemas, &names]).await.context("counting foreign keys and triggers")?;
+        let number = |index: usize| usize::try_from(row.get::<_, i64>(index)).unwrap_or(0);
+        Ok((number(0), number(1), number(2)))
+    };
+    at_target(new, user, plan, count, report).await
+}
+
+/// The same for a source of any engine: `count` are its foreign keys, triggers and rules that would be made.
+pub(in crate::pipeline::preflight) async fn at_target(
+    new: &Client,
+    user: &str,
+    plan: &Plan,
+    count: impl Future<Output = Result<(usize, usize, usize)>>,
+    report: &mut Report,
+) -> Result<()> {
     if role_may_switch_off(new).await? {
         report.pass(
             End::Target,
@@ -21,14 +40,8 @@ pub(super) async fn look(old: &Client, new: &Client, user: &str, plan: &Plan, re
         150_000.. => format!("GRANT SET ON PARAMETER session_replication_role TO {};", Ident(user)),
         _ => "before Postgres 15 only a superuser may set it".to_owned(),
     };
-    let (schemas, names): (Vec<&str>, Vec<&str>) =
-        plan.tables().map(|table| (table.source.name.schema.as_str(), table.source.name.table.as_str())).unzip();
-    let row = old
-        .query_one(concat!(include_str!("../../../postgres/tree.sql"), include_str!("late.sql")), &[&schemas, &names])
-        .await
-        .context("counting foreign keys and triggers")?;
-    let number = |index: usize| usize::try_from(row.get::<_, i64>(index)).unwrap_or(0);
-    let Some(words) = counted(number(0), number(1), number(2)) else {
+    let (keys, triggers, rules) = count.await?;
+    let Some(words) = counted(keys, triggers, rules) else {
         report.pass(End::Target, "replica-role", "session_replication_role not permitted, and nothing to switch off");
         return Ok(());
     };

@@ -1,12 +1,12 @@
 //! What would bite between two Postgres servers.
 
-mod grants;
-mod late;
+pub(super) mod grants;
+pub(super) mod late;
 mod not_carried;
 pub(super) mod pooler;
 mod source;
 mod standby;
-mod target;
+pub(super) mod target;
 mod types;
 mod views;
 
@@ -32,20 +32,15 @@ pub(super) async fn between(config: &Config, given: &PgSource, target: &PgTarget
     types::columns(&old, plan, &mut report).await?;
     source::privileges(&old, given, plan, &facts, &mut report).await?;
     source::transactions(&old, &mut report).await?;
-    target::server(&new, &to.user, from, to, &facts, &mut report).await?;
+    target::beside(&new, from, to, &facts, &mut report).await?;
+    target::server(&new, to, &mut report).await?;
     types::at_target(&old, &new, plan, &mut report).await?;
     late::look(&old, &new, &to.user, plan, &mut report).await?;
-    let absent = target::tables(&new, config, plan, &mut report).await?;
+    let types = target::Types { of: &|_, column| column.ty.display.clone(), same: |there, wanted| there == wanted };
+    let absent = target::tables(&new, config, plan, &types, &mut report).await?;
     programs(&facts, absent, &mut report).await;
     views::look(&old, &mut report).await?;
-    if config.apply.workers > 1 {
-        let text = format!(
-            "{} workers apply the changes ([apply] workers): a reader of the target may see a transaction of several tables \
-             in part.\nA cutover ends as exact as with one",
-            config.apply.workers
-        );
-        report.note(End::Target, "workers", text);
-    }
+    super::workers(config, &mut report);
     not_carried::list(&old, given.slot_name(), &mut report).await?;
     Ok(report)
 }

@@ -7,15 +7,15 @@ use super::{End, Report};
 use crate::config::{Config, Existing};
 use crate::error::{Context, Kind, Result};
 use crate::postgres::{Client, ConnInfo, connect};
-use crate::schema::{Ident, TableName};
-use crate::transform::Plan;
+use crate::schema::{Column, Ident, TableName};
+use crate::transform::{Plan, TablePlan};
 
 /// Rows of a table that should be empty are counted up to here.
 const COUNTED: i64 = 1_000_000;
 
-pub(super) async fn server(
+/// Whether it is another database than the source's, and of a version that its schema fits.
+pub(super) async fn beside(
     client: &Client,
-    user: &str,
     from: &ConnInfo,
     to: &ConnInfo,
     source: &SourceFacts,
@@ -23,12 +23,11 @@ pub(super) async fn server(
 ) -> Result<()> {
     let sql =
         "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
-                      pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
                       (SELECT system_identifier::text FROM pg_control_system()), current_database()::text";
     let row = client.query_one(sql, &[]).await.context("reading the target's settings")?;
     let (version, number): (&str, i32) = (row.get(0), row.get(1));
-    let same_server = row.get::<_, &str>(4) == source.system_id;
-    if same_server && row.get::<_, &str>(5) == source.database && from.database == to.database {
+    let same_server = row.get::<_, &str>(2) == source.system_id;
+    if same_server && row.get::<_, &str>(3) == source.database && from.database == to.database {
         report
             .fail(End::Target, "same-database", Kind::Config, "source and target are the same database")
             .fix("look at [source] url and [target] url");
@@ -41,13 +40,21 @@ pub(super) async fn server(
     } else {
         report.pass(End::Target, "version", format!("Postgres {version}"));
     }
-    if row.get::<_, bool>(2) {
+    Ok(())
+}
+
+/// Whether it takes what we write.
+pub(in crate::pipeline::preflight) async fn server(client: &Client, to: &ConnInfo, report: &mut Report) -> Result<()> {
+    let user = &to.user;
+    let sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_database()::text";
+    let row = client.query_one(sql, &[]).await.context("reading the target's settings")?;
+    if row.get::<_, bool>(0) {
         report
             .fail(End::Target, "read-only", Kind::ServerSetting, "the server is a standby (in recovery)")
             .fix("point [target] url at the primary");
         return Ok(());
     }
-    if row.get::<_, bool>(3) {
+    if row.get::<_, bool>(1) {
         report
             .fail(
                 End::Target,
@@ -69,7 +76,7 @@ pub(super) async fn server(
                     error.kind(),
                     format!("role {user:?} cannot make a schema: {}", error.why()),
                 )
-                .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(row.get(5)), Ident(user)));
+                .fix(format!("GRANT CREATE ON DATABASE {} TO {};", Ident(row.get(2)), Ident(user)));
         }
     }
     origin(to, report).await
@@ -95,8 +102,22 @@ async fn origin(to: &ConnInfo, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The types that a plan's columns are to have at the target.
+pub(in crate::pipeline::preflight) struct Types<'a> {
+    /// Of a column of `shaped`, in words.
+    pub of: &'a (dyn Fn(&TablePlan, &Column) -> String + Sync),
+    /// Whether what a column is there is what it is to be.
+    pub same: fn(&str, &str) -> bool,
+}
+
 /// Looks at the tables that exist already; returns how many do not.
-pub(super) async fn tables(client: &Client, config: &Config, plan: &Plan, report: &mut Report) -> Result<usize> {
+pub(in crate::pipeline::preflight) async fn tables(
+    client: &Client,
+    config: &Config,
+    plan: &Plan,
+    types: &Types<'_>,
+    report: &mut Report,
+) -> Result<usize> {
     let shaped = |table: &TableName| (table.schema.clone(), table.table.clone());
     let (schemas, names): (Vec<String>, Vec<String>) = plan.tables().map(|table| shaped(&table.shaped.name)).unzip();
     let rows = client
@@ -113,7 +134,7 @@ pub(super) async fn tables(client: &Client, config: &Config, plan: &Plan, report
             report.fail(End::Target, "kind", Kind::Schema, format!("{name} is no table there"));
             continue;
         }
-        columns(report, name, &table.shaped.columns, row);
+        columns(report, table, types, row);
         let triggers: Vec<&str> = row.get(6);
         if !triggers.is_empty() {
             let text = format!("{name} has triggers that fire for replicated rows too: {}", triggers.join(", "));
@@ -138,13 +159,14 @@ pub(super) async fn tables(client: &Client, config: &Config, plan: &Plan, report
     Ok(absent)
 }
 
-fn columns(report: &mut Report, name: &TableName, wanted: &[crate::schema::Column], row: &tokio_postgres::Row) {
+fn columns(report: &mut Report, plan: &TablePlan, of_type: &Types<'_>, row: &tokio_postgres::Row) {
+    let (name, wanted) = (&plan.shaped.name, &plan.shaped.columns);
     let (names, types): (Vec<&str>, Vec<&str>) = (row.get(3), row.get(4));
     let found: HashMap<&str, &str> = names.into_iter().zip(types).collect();
     for column in wanted {
+        let ty = (of_type.of)(plan, column);
         match found.get(column.name.as_str()) {
             None => {
-                let ty = &column.ty.display;
                 report
                     .fail(End::Target, "columns", Kind::Schema, format!("{name} has no column {:?}", column.name))
                     .fix(format!("ALTER TABLE {} ADD COLUMN {} {ty};", name.sql(), Ident(&column.name)))
@@ -153,8 +175,8 @@ fn columns(report: &mut Report, name: &TableName, wanted: &[crate::schema::Colum
                         column.name
                     ));
             }
-            Some(ty) if *ty != column.ty.display => {
-                let text = format!("{name}.{} is {ty} there, {} at the source", column.name, column.ty.display);
+            Some(there) if !(of_type.same)(there, &ty) => {
+                let text = format!("{name}.{} is {there} there, {ty} at the source", column.name);
                 report.note(End::Target, "types", text);
             }
             Some(_) => {}
