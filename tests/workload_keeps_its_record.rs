@@ -6,18 +6,25 @@ mod support;
 
 use std::time::Duration;
 
+use cutwater::cli::demo::workload::{self, Session};
+use support::harness::{Engine, MariaDb, MySql};
 use support::{Database, Proof, Proxy, Record, Workload, Writer, WriterOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const FAST: WriterOptions = WriterOptions { connections: 3, rate: 600.0, seed: 7 };
 
 async fn prove(record: &Record, database: &Database) -> Proof {
-    record.prove(&database.connect().await).await.unwrap()
+    record.prove(&mut session(&database.url()).await).await.unwrap()
+}
+
+async fn session(url: &str) -> Session {
+    Session::connect(url, workload::Engine::of(url)).await.unwrap()
 }
 
 async fn write_some(database: &Database, writes: u64) -> Record {
     let workload = Workload::of_rows(2_000);
-    workload.install(&database.connect().await).await.unwrap();
+    workload.install(&mut session(&database.url()).await).await.unwrap();
     let writer = Writer::start(&database.url(), workload, FAST);
     wait_for("writes", SOON, async || writer.figures().acknowledged >= writes).await;
     writer.stop().await.unwrap().0
@@ -36,7 +43,7 @@ async fn an_undisturbed_database_holds_every_write_once() {
 async fn commits_whose_answer_was_cut_off_are_looked_up() {
     let (database, _) = support::pair().await;
     let workload = Workload::of_rows(2_000);
-    workload.install(&database.connect().await).await.unwrap();
+    workload.install(&mut session(&database.url()).await).await.unwrap();
     let proxy = Proxy::start(database.server.port()).await;
     let writer = Writer::start(&proxy.url("postgres", &database.name), workload, FAST);
     wait_for("unanswered commits", SOON, async || {
@@ -68,10 +75,9 @@ async fn a_lost_a_doubled_and_an_old_row_are_each_found() {
         ("DELETE FROM public.order_items WHERE order_id = 1", true, false),
         ("INSERT INTO public.events (happened_on, kind) VALUES ('2026-01-01', 'too many')", false, true),
     ] {
-        let mut client = database.connect().await;
-        let damaged = client.transaction().await.unwrap();
-        damaged.batch_execute(damage).await.unwrap();
-        let proof = record.prove(damaged.client()).await.unwrap();
+        let mut damaged = session(&database.url()).await;
+        damaged.execute(&format!("BEGIN; {damage}")).await.unwrap();
+        let proof = record.prove(&mut damaged).await.unwrap();
         assert_eq!((proof.lost > 0, proof.doubled > 0), (lost, doubled), "after {damage}: {proof:?}");
     }
 }
@@ -80,8 +86,8 @@ async fn a_lost_a_doubled_and_an_old_row_are_each_found() {
 async fn it_follows_the_database_to_its_new_home_and_measures_the_gap() {
     let (old, new) = support::pair().await;
     let workload = Workload::of_rows(2_000);
-    workload.install(&old.connect().await).await.unwrap();
-    workload.install(&new.connect().await).await.unwrap();
+    workload.install(&mut session(&old.url()).await).await.unwrap();
+    workload.install(&mut session(&new.url()).await).await.unwrap();
     let writer = Writer::start(&old.url(), workload, FAST);
     wait_for("writes at the old home", SOON, async || writer.figures().acknowledged > 50).await;
     writer.switch_to(&new.url());
@@ -90,4 +96,37 @@ async fn it_follows_the_database_to_its_new_home_and_measures_the_gap() {
     // Nobody carried the writes over, and it must not pass unseen.
     let (record, _) = writer.stop().await.unwrap();
     assert!(prove(&record, &new).await.lost >= 50);
+}
+
+/// The same at the other engines, through cut connections and a crash of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_and_mariadb_hold_every_write_once_through_cuts_and_a_crash() {
+    let name = "the workload";
+    tokio::join!(holds_through_cuts::<MySql>(name), holds_through_cuts::<MariaDb>(name));
+}
+
+async fn holds_through_cuts<E: Engine>(test: &str) {
+    let Some(mut server) = E::start_if_here(test).await else { return };
+    let (url, proxy) = (server.url(), Proxy::start(server.port()).await);
+    let workload = Workload::of_rows(2_000);
+    workload.install(&mut session(&url).await).await.unwrap();
+    let before = workload::lines(&mut session(&url).await, "orders").await.unwrap();
+    assert_eq!(before.len() as i64, 600);
+    let writer = Writer::start(&E::url_at(proxy.port()), workload, FAST);
+    wait_for("unanswered commits", PATIENCE, async || {
+        let before = writer.figures().acknowledged;
+        proxy.cut();
+        wait_for("a write after the cut", PATIENCE, async || writer.figures().acknowledged > before).await;
+        writer.figures().looked_up >= 3
+    })
+    .await;
+    server.crash();
+    server.start_again();
+    let acknowledged = writer.figures().acknowledged;
+    wait_for("writes after the crash", PATIENCE, async || writer.figures().acknowledged > acknowledged + 50).await;
+    let (record, figures) = writer.stop().await.unwrap();
+    let proof = record.prove(&mut session(&url).await).await.unwrap();
+    assert!(proof.holds() && figures.failed > 0, "{}: {proof:?}", E::NAME);
+    session(&url).await.execute("DELETE FROM journal LIMIT 1").await.unwrap();
+    assert_eq!(record.prove(&mut session(&url).await).await.unwrap().lost, 1);
 }

@@ -100,3 +100,13 @@ async fn fill(buffer: &mut BytesMut, stream: &mut (impl Stream<Item = bytes::Byt
 fn line(buffer: &[u8]) -> Option<usize> {
     buffer.iter().position(|&byte| byte == b'\n').map(|end| end + 1)
 }
+
+/// Panics at the first difference between these lines, whose order does not matter.
+pub fn compare_lines(table: &str, mut source: Vec<String>, mut target: Vec<String>) {
+    source.sort_unstable();
+    target.sort_unstable();
+    if let Some((row, (a, b))) = source.iter().zip(&target).enumerate().find(|(_, (a, b))| a != b) {
+        panic!("{table} differs at row {row} (in text order)\nsource: {a}\ntarget: {b}");
+    }
+    assert_eq!(source.len(), target.len(), "{table}: rows at the source, and at the target");
+}

@@ -24,7 +24,7 @@ use self::lag::LagSampler;
 use self::outcome::Outcome;
 use self::screen::Screen;
 use self::server::{LocalPostgres, SUPERUSER, ServerOptions};
-use self::workload::{Workload, Writer, WriterOptions};
+use self::workload::{Session, Workload, Writer, WriterOptions};
 use crate::cli::{Context, Ended, human, output};
 use crate::error::{Error, Kind, Result};
 
@@ -102,13 +102,15 @@ async fn play(args: &DemoArgs) -> Result<(Stage, Outcome)> {
 async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, target: &LocalPostgres) -> Result<Outcome> {
     let workload = Workload::of_rows(args.rows);
     screen.now("rows", "filling the source");
-    workload.install(&source.connect(DATABASE).await?).await?;
+    let home = source.url(SUPERUSER, DATABASE);
+    let origin = workload::Engine::of(&home);
+    workload.install(&mut Session::connect(&home, origin).await?).await?;
     let tables = Workload::TABLES.len() as u64;
     let rows = human::count(workload.rows().unsigned_abs());
     screen.done("rows", &format!("{rows} in {} of the source", human::plural(tables, "table")));
 
     let options = WriterOptions { connections: CONNECTIONS, rate: args.rate, seed: rand::random() };
-    let writer = Arc::new(Writer::start(&source.url(SUPERUSER, DATABASE), workload, options));
+    let writer = Arc::new(Writer::start(&home, workload, options));
     screen.done("writer", &format!("{} transactions a second, and it will not stop", args.rate));
 
     let engine = Arc::new(Engine::new(source, target)?);
@@ -130,8 +132,8 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, targe
     screen.now("cutover", "gate, fence, drain, verify, sequences, switch");
     let switch = tokio::spawn(switch(
         engine.switch_file(),
-        source.connect(DATABASE).await?,
-        target.connect(DATABASE).await?,
+        Session::connect(&home, origin).await?,
+        Session::connect(&target.url(SUPERUSER, DATABASE), origin).await?,
         writer.clone(),
         target.url(SUPERUSER, DATABASE),
     ));
@@ -155,8 +157,8 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, targe
     let (record, figures) = writer.stop().await?;
 
     screen.now("proof", "comparing both ends and the writer's record");
-    let tables = checksum::compare(&frozen_source, &frozen_target).await?;
-    let writes = record.prove(&target.connect(DATABASE).await?).await?;
+    let tables = checksum::compare(frozen_source, frozen_target).await?;
+    let writes = record.prove(&mut Session::connect(&target.url(SUPERUSER, DATABASE), origin).await?).await?;
     Ok(Outcome {
         source: format!("{}/{DATABASE}", source.label()),
         target: format!("{}/{DATABASE}", target.label()),
@@ -199,8 +201,8 @@ async fn follow(time: Duration, screen: &Screen, run: &mut Run, sampler: &LagSam
 /// What an application's own switch would do: when the switch command has run, its clients move.
 async fn switch(
     file: PathBuf,
-    source: tokio_postgres::Client,
-    target: tokio_postgres::Client,
+    source: Session,
+    target: Session,
     writer: Arc<Writer>,
     url: String,
 ) -> Result<(Frozen, Frozen)> {

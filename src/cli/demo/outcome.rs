@@ -35,7 +35,7 @@ impl Outcome {
     /// As people read it.
     pub(super) fn text(&self) -> String {
         let differing: Vec<&str> = self.tables.iter().filter(|table| !table.equal).map(|table| table.table).collect();
-        let rows: i64 = self.tables.iter().map(|table| table.rows).sum();
+        let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
         let worst = self.lag_seconds.iter().copied().fold(0.0, f64::max);
         let verdict = if self.holds() { "MOVED, nothing lost, nothing doubled" } else { "MOVED WITH DIFFERENCES" };
 
@@ -47,7 +47,7 @@ impl Outcome {
                 format!(
                     "checksums  equal on both sides at the moment of the switch: {}, {} rows",
                     human::plural(self.tables.len() as u64, "table"),
-                    human::count(rows.unsigned_abs())
+                    human::count(rows)
                 )
             } else {
                 format!("checksums  DIFFER: {}", differing.join(", "))
@@ -88,7 +88,7 @@ mod tests {
             total_seconds: 31.0,
             rows_preloaded: 300_000,
             snapshot_seconds: 2.0,
-            tables: vec![TableSum { table: "public.orders", rows: 17, equal: true }],
+            tables: vec![TableSum { table: "orders", rows: 17, equal: true }],
             writes: Proof { acknowledged: 12_400, rows_checked: 99, ..Proof::default() },
             failed_attempts: 4,
             looked_up: 1,
@@ -105,7 +105,7 @@ mod tests {
         let mut bad = outcome();
         bad.tables[0].equal = false;
         assert!(!bad.holds());
-        assert!(bad.text().contains("DIFFER: public.orders"));
+        assert!(bad.text().contains("DIFFER: orders"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    /// `from` is where the stream begins, `place` where the first event stands, as far as that is known.
+    /// `from` is where the stream begins.
     pub(super) fn new(tables: Vec<Streamed>, from: &Position, any_case: bool) -> Result<Assembler> {
         let mut by_name: HashMap<Vec<u8>, HashMap<Vec<u8>, usize>> = HashMap::new();
         for (index, table) in tables.iter().enumerate() {

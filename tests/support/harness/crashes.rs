@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::engine::{Application, Engine, Session};
+use super::engine::{Engine, Session};
 use super::stage::{PATIENCE, Stage, entered};
 use crate::support::{Running, wait_for};
 
@@ -18,7 +18,7 @@ enum End {
 
 /// Source and target crash `each` times while the rows are copied: the tables that were finished stay, the others are
 /// copied again, and the same process brings everything over.
-pub async fn servers_crash_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>(each: usize) {
+pub async fn servers_crash_in_the_copy<S: Engine, T: Engine>(each: usize) {
     let (seed, mut rng) = super::seed("crashes in the copy");
     let config = "[snapshot]\nchunk_rows = 5000\nmax_rows_per_second = 6000\n[apply]\nbatch_rows = 200";
     let mut stage = Stage::<S, T>::set(40_000, 100.0, seed, config).await;
@@ -43,13 +43,13 @@ pub async fn servers_crash_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>
 }
 
 /// … and `each` times while the run streams.
-pub async fn servers_crash_in_the_stream<S: Engine, T: Engine<Writer = S::Writer>>(each: usize) {
+pub async fn servers_crash_in_the_stream<S: Engine, T: Engine>(each: usize) {
     let (source, target) = tokio::join!(S::start(), T::start());
     these_crash_in_the_stream(source, target, each).await;
 }
 
 /// As [`servers_crash_in_the_stream`], with servers of one's own.
-pub async fn these_crash_in_the_stream<S: Engine, T: Engine<Writer = S::Writer>>(source: S, target: T, each: usize) {
+pub async fn these_crash_in_the_stream<S: Engine, T: Engine>(source: S, target: T, each: usize) {
     let (seed, mut rng) = super::seed("crashes in the stream");
     let mut stage = Stage::between(source, target, 5_000, 150.0, seed, "[apply]\nbatch_rows = 200").await;
     let mut run = stage.run_to("streaming").await;
@@ -86,7 +86,7 @@ async fn crash<S: Engine, T: Engine>(stage: &mut Stage<S, T>, end: End, rng: &mu
 }
 
 /// Waits until something that is written now is at the target.
-pub async fn arrived<S: Engine, T: Engine<Writer = S::Writer>>(stage: &Stage<S, T>, run: &mut Running) {
+pub async fn arrived<S: Engine, T: Engine>(stage: &Stage<S, T>, run: &mut Running) {
     let acknowledged = stage.writer.figures().acknowledged;
     wait_for("the writes to arrive", PATIENCE, async || {
         assert!(run.is_running(), "it ended by itself: {}", run.stderr());

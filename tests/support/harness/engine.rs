@@ -3,7 +3,6 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
-use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, WriterOptions};
 use futures::Stream;
 
 use super::random::Dialect;
@@ -25,11 +24,14 @@ pub trait Engine: Sized + Send + Sync + 'static {
 
     /// A session of the administrator, over the network.
     type Session: Session;
-    /// The application that never stops writing.
-    type Writer: Application;
 
     /// A server with one empty database.
     fn start() -> impl Future<Output = Self> + Send;
+    /// The same; `None`, after saying that `test` does not run, where there is no such server.
+    fn start_if_here(test: &str) -> impl Future<Output = Option<Self>> + Send {
+        let _ = test;
+        async { Some(Self::start().await) }
+    }
     /// Its port on 127.0.0.1; it stays the same over restarts.
     fn port(&self) -> u16;
     /// The administrator's URL of the database through this port: the server's own, or a proxy's.
@@ -48,12 +50,6 @@ pub trait Engine: Sized + Send + Sync + 'static {
 
     /// What follows FROM to give the whole numbers `from` to `to` as column `n`.
     fn series(from: i64, to: i64) -> String;
-    /// Makes the workload's tables and fills them.
-    fn install(url: &str, workload: Workload) -> impl Future<Output = ()> + Send;
-    /// Begins to write.
-    fn write(url: &str, workload: Workload, options: WriterOptions) -> Self::Writer;
-    /// Holds the writer's record against a database that nobody writes to.
-    fn prove(url: &str, record: &Record) -> impl Future<Output = Proof> + Send;
 
     /// Ids of the sessions that the engine under test has at this server.
     fn sessions_of_cutwater(url: &str) -> impl Future<Output = Vec<i64>> + Send;
@@ -85,14 +81,4 @@ pub trait Session: Send + 'static {
     fn execute(&mut self, sql: &str) -> impl Future<Output = Result<(), String>> + Send;
     /// The first row of an answer, all of whose columns are whole numbers.
     fn numbers(&mut self, sql: &str) -> impl Future<Output = Result<Vec<i64>, String>> + Send;
-}
-
-/// An application that writes through every failure, follows its database, and keeps the record.
-pub trait Application: Send + 'static {
-    /// What it has seen so far.
-    fn figures(&self) -> Figures;
-    /// The database lives there now.
-    fn move_to(&self, url: &str);
-    /// Stops, once the outcome of every write is known.
-    fn finish(self) -> impl Future<Output = (Record, Figures)> + Send;
 }

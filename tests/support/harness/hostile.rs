@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::crashes::arrived;
-use super::engine::{Application, Engine, Session};
+use super::engine::{Engine, Session};
 use super::stage::{FOLLOWING, PATIENCE, Stage};
 use crate::support::{Running, wait_for};
 
 /// Every session that the engine has at either end is ended by the server, one after another, `rounds` times.
-pub async fn sessions_are_ended<S: Engine, T: Engine<Writer = S::Writer>>(rounds: usize) {
+pub async fn sessions_are_ended<S: Engine, T: Engine>(rounds: usize) {
     let (seed, _) = super::seed("ended sessions");
     let stage = Stage::<S, T>::set(2_000, 100.0, seed, "[apply]\nbatch_rows = 50").await;
     let mut run = stage.run_to("streaming").await;
@@ -32,7 +32,7 @@ pub async fn sessions_are_ended<S: Engine, T: Engine<Writer = S::Writer>>(rounds
 }
 
 /// A target that takes no writes any more is told by name; once it does, the same command goes on.
-pub async fn a_read_only_target<S: Engine, T: Engine<Writer = S::Writer>>() {
+pub async fn a_read_only_target<S: Engine, T: Engine>() {
     let (seed, _) = super::seed("read-only target");
     let stage = Stage::<S, T>::set(2_000, 100.0, seed, "").await;
     let run = stage.run_to("streaming").await;
@@ -53,7 +53,7 @@ pub async fn a_read_only_target<S: Engine, T: Engine<Writer = S::Writer>>() {
 
 /// A COMMIT of a run that was killed is still under way when its successor begins, and arrives late: it counts once,
 /// whether it is in time or not.
-pub async fn a_commit_that_arrives_after_its_successor<S: Engine, T: Engine<Writer = S::Writer>>() {
+pub async fn a_commit_that_arrives_after_its_successor<S: Engine, T: Engine>() {
     let (seed, _) = super::seed("late commit");
     let stage = Stage::<S, T>::set(2_000, 100.0, seed, "[apply]\nbatch_rows = 50").await;
     let bank = {
@@ -93,7 +93,7 @@ pub async fn a_commit_that_arrives_after_its_successor<S: Engine, T: Engine<Writ
 
 /// The target loses its last commits (its server was restored, or failed over to a standby that did not have them):
 /// refused, for the source may have forgotten what is missing.
-pub async fn a_target_that_has_forgotten<S: Engine, T: Engine<Writer = S::Writer>>() {
+pub async fn a_target_that_has_forgotten<S: Engine, T: Engine>() {
     let (seed, _) = super::seed("forgetful target");
     let mut stage = Stage::<S, T>::set(2_000, 100.0, seed, "").await;
     let mut run = stage.run_to("streaming").await;
@@ -110,11 +110,11 @@ pub async fn a_target_that_has_forgotten<S: Engine, T: Engine<Writer = S::Writer
     assert!(stopped.stderr.contains("past the target's checkpoint"), "{}", stopped.stderr);
     let refused = stage.cutwater.run(&["run"], PATIENCE).await.assert_code(1);
     assert!(refused.stderr.contains("past the target's checkpoint"), "{}", refused.stderr);
-    stage.writer.finish().await;
+    stage.writer.stop().await.unwrap();
 }
 
 /// Waits until new writes are at the target and the source was told so.
-async fn arrived_and_confirmed<S: Engine, T: Engine<Writer = S::Writer>>(stage: &Stage<S, T>, run: &mut Running) {
+async fn arrived_and_confirmed<S: Engine, T: Engine>(stage: &Stage<S, T>, run: &mut Running) {
     let before = S::confirmed(&stage.source.url()).await;
     stage.writes(50).await;
     arrived(stage, run).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::engine::{Application, Engine};
+use super::engine::Engine;
 use super::stage::{FOLLOWING, PATIENCE, Stage, assert_holds, assert_same, entered};
 use crate::support::{Finished, Running, wait_for};
 
@@ -31,7 +31,7 @@ pub struct Kills {
 
 /// Killed at random moments over copy, index build, stream and cutover (the driver and the run), while the application
 /// writes: the same command goes on, and at the end every acknowledged write is there once.
-pub async fn the_engine_is_killed_everywhere<S: Engine, T: Engine<Writer = S::Writer>>(kills: Kills) {
+pub async fn the_engine_is_killed_everywhere<S: Engine, T: Engine>(kills: Kills) {
     let (seed, rng) = super::seed("kills");
     let folder = tempfile::tempdir().unwrap();
     let (begun, go) = (folder.path().join("begun"), folder.path().join("go"));
@@ -71,11 +71,11 @@ pub async fn the_engine_is_killed_everywhere<S: Engine, T: Engine<Writer = S::Wr
     assert!(begun.exists());
     let Play { stage, at, .. } = play;
     assert_same(&stage.source, &stage.target).await;
-    stage.writer.move_to(&stage.target.url());
+    stage.writer.switch_to(&stage.target.url());
     stage.writes(100).await;
     let (reads, states) = bank.close();
-    let (record, figures) = stage.writer.finish().await;
-    assert_holds(&stage.target, &record).await;
+    let (record, figures) = stage.writer.stop().await.unwrap();
+    assert_holds(&stage.target.url(), &stage.source.url(), &record).await;
     eprintln!(
         "killed {} times: {at:?}; {} writes acknowledged, {} of them looked up; the bank was right in {reads} reads of {states} states",
         at.values().sum::<usize>(),
@@ -97,7 +97,7 @@ struct Play<S: Engine, T: Engine> {
     at: BTreeMap<&'static str, usize>,
 }
 
-impl<S: Engine, T: Engine<Writer = S::Writer>> Play<S, T> {
+impl<S: Engine, T: Engine> Play<S, T> {
     /// Kills runs at random moments of the `millis` behind the beginning of a phase.
     async fn kill_runs(&mut self, times: usize, phase: &str, millis: u64) {
         for _ in 0..times {

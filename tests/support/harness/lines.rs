@@ -5,13 +5,13 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::crashes::arrived;
-use super::engine::{Application, Engine};
+use super::engine::Engine;
 use super::stage::Stage;
 use crate::support::Proxy;
 
 /// Connections are cut (also in mid-message, in both directions, and right behind a COMMIT), stalled, and throttled,
 /// `rounds` times at random, at either end, in copy and stream: the run goes on by itself.
-pub async fn connections_break<S: Engine, T: Engine<Writer = S::Writer>>(rounds: usize) {
+pub async fn connections_break<S: Engine, T: Engine>(rounds: usize) {
     let (seed, mut rng) = super::seed("connections");
     let config = "[snapshot]\nchunk_rows = 2000\nmax_rows_per_second = 10000\n[apply]\nbatch_rows = 100";
     let stage = Stage::<S, T>::set(20_000, 120.0, seed, config).await;
@@ -96,7 +96,7 @@ async fn refuse_for(proxy: &Proxy, time: Duration) {
 }
 
 /// All connections to the source are lost without a word in mid-copy: what is under way is found out, and copied again.
-pub async fn lost_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>() {
+pub async fn lost_in_the_copy<S: Engine, T: Engine>() {
     let (seed, _) = super::seed("lost in the copy");
     let config = "[snapshot]\nchunk_rows = 2000\nmax_rows_per_second = 2000";
     let stage = Stage::<S, T>::set(20_000, 20.0, seed, config).await;
@@ -113,7 +113,7 @@ pub async fn lost_in_the_copy<S: Engine, T: Engine<Writer = S::Writer>>() {
 
 /// All connections of one end, then of the other, are lost without a word: they stay open and nothing flows over them
 /// any more. Only who asks at the other end can know; the run finds out within its patience and goes on.
-pub async fn lost_connections<S: Engine, T: Engine<Writer = S::Writer>>() {
+pub async fn lost_connections<S: Engine, T: Engine>() {
     let (seed, _) = super::seed("lost connections");
     let stage = Stage::<S, T>::set(2_000, 50.0, seed, "").await;
     let mut run = stage.run_to("streaming").await;

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `engine` | what an engine has to offer |
 //! | `postgres`, `postgres_random` | Postgres under test |
+//! | `mysql`, `mysql_random` | MySQL and MariaDB under test |
 //! | `stage` | two servers, two proxies, a migration, a writer; the proof at the end |
 //! | `bank` | the reader that adds up the money at the target |
 //! | `kills`, `crashes`, `lines`, `large`, `hostile` | the scenarios |
@@ -22,6 +23,8 @@ mod hostile;
 mod kills;
 mod large;
 mod lines;
+mod mysql;
+mod mysql_random;
 mod postgres;
 mod postgres_random;
 mod property;
@@ -31,11 +34,12 @@ mod stage;
 
 pub use bank::Bank;
 pub use crashes::{arrived, servers_crash_in_the_copy, servers_crash_in_the_stream, these_crash_in_the_stream};
-pub use engine::{Application, Engine, Session};
+pub use engine::{Engine, Session};
 pub use hostile::*;
 pub use kills::{Kills, the_engine_is_killed_everywhere};
 pub use large::a_transaction_larger_than_memory;
 pub use lines::{connections_break, lost_connections, lost_in_the_copy};
+pub use mysql::{MariaDb, MySql};
 pub use postgres::Postgres;
 pub use property::a_random_case;
 pub use scale::{chaos, seed};

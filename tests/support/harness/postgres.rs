@@ -1,10 +1,9 @@
 //! Postgres under test.
 
 use cutwater::cli::demo::server::{LocalPostgres, SUPERUSER, ServerOptions, StopMode};
-use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer, WriterOptions};
 use tokio_postgres::{Client, NoTls};
 
-use super::engine::{Application, Dump, Engine, Session};
+use super::engine::{Dump, Engine, Session};
 use super::postgres_random::POSTGRES;
 use super::random::Dialect;
 use crate::support::{compare, postgres_with};
@@ -27,7 +26,6 @@ impl Engine for Postgres {
     const BEGIN: &'static [u8] = b"BEGIN\0";
 
     type Session = Client;
-    type Writer = Writer;
 
     async fn start() -> Postgres {
         Postgres::with(ServerOptions::new()).await
@@ -69,18 +67,6 @@ impl Engine for Postgres {
 
     fn series(from: i64, to: i64) -> String {
         format!("generate_series({from}, {to}) AS n")
-    }
-
-    async fn install(url: &str, workload: Workload) {
-        workload.install(&Self::connect(url).await.unwrap()).await.unwrap();
-    }
-
-    fn write(url: &str, workload: Workload, options: WriterOptions) -> Writer {
-        Writer::start(url, workload, options)
-    }
-
-    async fn prove(url: &str, record: &Record) -> Proof {
-        record.prove(&Self::connect(url).await.unwrap()).await.unwrap()
     }
 
     async fn sessions_of_cutwater(url: &str) -> Vec<i64> {
@@ -130,19 +116,5 @@ impl Session for Client {
     async fn numbers(&mut self, sql: &str) -> Result<Vec<i64>, String> {
         let row = self.query_one(sql, &[]).await.map_err(|error| format!("{error:?}"))?;
         Ok((0..row.len()).map(|column| row.get(column)).collect())
-    }
-}
-
-impl Application for Writer {
-    fn figures(&self) -> Figures {
-        Writer::figures(self)
-    }
-
-    fn move_to(&self, url: &str) {
-        self.switch_to(url);
-    }
-
-    async fn finish(self) -> (Record, Figures) {
-        self.stop().await.unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::random::{Dialect, Key, Type};
+use super::random::{Dialect, Key, Type, key, one};
 
 /// Every kind of type and of key that a migration treats differently.
 pub static POSTGRES: Dialect = Dialect {
@@ -69,14 +69,6 @@ pub static POSTGRES: Dialect = Dialect {
     ],
     truncate_is_transactional: true,
 };
-
-const fn key(constraint: &'static str, after: &'static str, partitionable: bool) -> Key {
-    Key { constraint, after, deferrable: false, none: false, partitionable }
-}
-
-fn one(rng: &mut StdRng, values: &[&str]) -> String {
-    values[rng.random_range(0..values.len())].to_owned()
-}
 
 fn long(rng: &mut StdRng) -> String {
     let n: u16 = rng.random();

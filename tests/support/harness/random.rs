@@ -39,6 +39,16 @@ pub struct Key {
     pub partitionable: bool,
 }
 
+/// A way of telling rows apart that has nothing special.
+pub const fn key(constraint: &'static str, after: &'static str, partitionable: bool) -> Key {
+    Key { constraint, after, deferrable: false, none: false, partitionable }
+}
+
+/// One of these.
+pub fn one(rng: &mut StdRng, values: &[&str]) -> String {
+    values[rng.random_range(0..values.len())].to_owned()
+}
+
 /// A random table.
 pub struct Table {
     pub name: String,

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use cutwater::cli::demo::workload::{Record, Workload, WriterOptions};
+use cutwater::cli::demo::workload::{self, Record, Workload, Writer, WriterOptions};
 
 use super::bank::Bank;
-use super::engine::{Application, Engine, Session};
+use super::engine::{Engine, Session};
 use crate::support::{Cutwater, Proxy, Running, compare, wait_for};
 
 /// Every wait of a scenario is for a condition, and gives up after this long.
@@ -25,11 +25,11 @@ pub struct Stage<S: Engine, T: Engine> {
     /// The migration.
     pub cutwater: Cutwater,
     /// The application.
-    pub writer: S::Writer,
+    pub writer: Writer,
     workload: Workload,
 }
 
-impl<S: Engine, T: Engine<Writer = S::Writer>> Stage<S, T> {
+impl<S: Engine, T: Engine> Stage<S, T> {
     /// Servers with the workload's tables of about this many rows, and a writer at work. `config` is more of the file.
     pub async fn set(rows: u64, rate: f64, seed: u64, config: &str) -> Stage<S, T> {
         let (source, target) = tokio::join!(S::start(), T::start());
@@ -40,8 +40,9 @@ impl<S: Engine, T: Engine<Writer = S::Writer>> Stage<S, T> {
     pub async fn between(source: S, target: T, rows: u64, rate: f64, seed: u64, config: &str) -> Stage<S, T> {
         let (from, to) = tokio::join!(Proxy::start(source.port()), Proxy::start(target.port()));
         let workload = Workload::of_rows(rows);
-        S::install(&source.url(), workload).await;
-        let writer = S::write(&source.url(), workload, WriterOptions { connections: 3, rate, seed });
+        let home = source.url();
+        workload.install(&mut session(&home, &home).await).await.unwrap();
+        let writer = Writer::start(&home, workload, WriterOptions { connections: 3, rate, seed });
         let cutwater = Cutwater::new(&S::url_at(from.port()), &T::url_at(to.port())).and(config);
         Stage { source, target, from, to, cutwater, writer, workload }
     }
@@ -93,12 +94,12 @@ impl<S: Engine, T: Engine<Writer = S::Writer>> Stage<S, T> {
     /// Stops the writer, lets the run catch up and end, and proves that nothing is lost and nothing is there twice.
     pub async fn prove(self, run: Running) -> Proved {
         let Stage { writer, .. } = self;
-        let (record, figures) = writer.finish().await;
+        let (record, figures) = writer.stop().await.unwrap();
         run.sigint();
         run.wait(PATIENCE).await.assert_code(0);
         self.cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
         assert_same::<S, T>(&self.source, &self.target).await;
-        assert_holds::<T>(&self.target, &record).await;
+        assert_holds(&self.target.url(), &self.source.url(), &record).await;
         let status = self.cutwater.run(&["status", "--json"], PATIENCE).await.json();
         assert_eq!((&status["divergences"], &status["dead_letters"]), (&0.into(), &0.into()), "{status}");
         Proved { acknowledged: figures.acknowledged, looked_up: figures.looked_up }
@@ -115,17 +116,24 @@ pub struct Proved {
     pub looked_up: u64,
 }
 
+/// A session of the workload at `url`, whose tables were made at `home`.
+async fn session(url: &str, home: &str) -> workload::Session {
+    workload::Session::connect(url, workload::Engine::of(home)).await.unwrap()
+}
+
 /// Every row of every table is the same at both ends, as text.
 pub async fn assert_same<S: Engine, T: Engine>(source: &S, target: &T) {
+    let home = source.url();
+    let (mut left, mut right) = (session(&home, &home).await, session(&target.url(), &home).await);
     for table in Workload::TABLES {
-        let (left, right) = (S::dump(&source.url(), table).await, T::dump(&target.url(), table).await);
-        compare::compare(table, left, right).await;
+        let (left, right) = (workload::lines(&mut left, table).await, workload::lines(&mut right, table).await);
+        compare::compare_lines(table, left.unwrap(), right.unwrap());
     }
 }
 
-/// The server holds what the application was promised.
-pub async fn assert_holds<E: Engine>(server: &E, record: &Record) {
-    let proof = E::prove(&server.url(), record).await;
+/// The database at `url`, whose tables were made at `home`, holds what the application was promised.
+pub async fn assert_holds(url: &str, home: &str, record: &Record) {
+    let proof = record.prove(&mut session(url, home).await).await.unwrap();
     assert!(proof.holds() && proof.acknowledged > 0, "{proof:#?}");
 }
 

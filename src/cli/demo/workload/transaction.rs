@@ -1,14 +1,11 @@
 //! What a write is: one of seven kinds of transaction, each with a row in the journal.
 
-use std::collections::HashMap;
-
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
 
-use super::Workload;
 use super::record::{Effects, Kept, Record, Row};
+use super::session::{Answer, Session, Write};
+use super::{Workload, body};
 
 /// Which of the connections one is, counted from 1, and how many there are: it owns the ids that are equal to its number
 /// modulo that.
@@ -16,56 +13,6 @@ use super::record::{Effects, Kept, Record, Row};
 pub(super) struct Identity {
     pub number: i32,
     pub of: i32,
-}
-
-const JOURNAL: &str = "INSERT INTO public.journal (writer, sequence) VALUES ($1, $2)";
-const TRANSFER: &str =
-    "UPDATE public.accounts SET balance = $2, version = $3, updated_at = clock_timestamp() WHERE id = $1";
-const NEW_ORDER: &str = "INSERT INTO public.orders (account_id, total, tags, attributes)
-     VALUES ($1, $2::bigint / 100.0, ARRAY['live', NULL, 'ü\"\\'], jsonb_build_object('writer', $3::int)) RETURNING id";
-const NEW_ITEMS: &str = "INSERT INTO public.order_items (order_id, line, sku, quantity, price)
-     SELECT $1, line, 'SKU-' || line, line, line * 1.25 FROM generate_series(1, $2::bigint::int) line";
-const CHANGE_ORDER: &str =
-    "UPDATE public.orders SET status = (enum_range(status))[1 + $2::bigint % 4], version = $2 WHERE id = $1";
-const DELETE_ORDER: &str = "DELETE FROM public.orders WHERE id = $1";
-const NEW_DOCUMENT: &str = "INSERT INTO public.documents (id, title, body) VALUES ($1, 'live',
-     (SELECT string_agg(md5($1::bigint || ':' || part), '' ORDER BY part) FROM generate_series(1, 100) part))";
-const CHANGE_DOCUMENT: &str =
-    "UPDATE public.documents SET title = 'version ' || $2::bigint, version = $2 WHERE id = $1";
-const MOVE_DOCUMENT: &str = "UPDATE public.documents SET id = $3, version = $2 WHERE id = $1";
-const NEW_EVENTS: &str = "INSERT INTO public.events (happened_on, kind, payload, weight)
-     SELECT date '2026-01-01' + (random() * 400)::int, 'live', jsonb_build_object('n', n), random()
-       FROM generate_series(1, $1::bigint) n RETURNING id";
-const DELETE_EVENT: &str = "DELETE FROM public.events WHERE id = $1";
-
-/// A connection with its prepared statements.
-pub(super) struct Session {
-    pub client: Client,
-    pub backend: i32,
-    prepared: HashMap<&'static str, Statement>,
-}
-
-impl Session {
-    pub(super) async fn new(client: Client) -> Result<Session, tokio_postgres::Error> {
-        let backend = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.get(0);
-        Ok(Session { client, backend, prepared: HashMap::new() })
-    }
-
-    async fn run(
-        &mut self,
-        sql: &'static str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
-        let statement = match self.prepared.get(sql) {
-            Some(statement) => statement.clone(),
-            None => {
-                let statement = self.client.prepare(sql).await?;
-                self.prepared.insert(sql, statement.clone());
-                statement
-            }
-        };
-        self.client.query(&statement, parameters).await
-    }
 }
 
 /// Chooses the next write and carries it out, up to but without its COMMIT.
@@ -87,13 +34,8 @@ impl Choices {
     }
 
     /// Runs the statements of one write inside a transaction that is already open.
-    pub(super) async fn write(
-        &mut self,
-        session: &mut Session,
-        record: &Record,
-        sequence: i64,
-    ) -> Result<Effects, tokio_postgres::Error> {
-        session.run(JOURNAL, &[&self.identity.number, &sequence]).await?;
+    pub(super) async fn write(&mut self, session: &mut Session, record: &Record, sequence: i64) -> Answer<Effects> {
+        session.write(Write::Journal, &[self.identity.number.into(), sequence], "").await?;
         match self.rng.random_range(0..100) {
             0..30 => self.transfer(session, record).await,
             30..55 => self.new_order(session).await,
@@ -126,7 +68,7 @@ impl Choices {
         }
     }
 
-    async fn transfer(&mut self, session: &mut Session, record: &Record) -> Result<Effects, tokio_postgres::Error> {
+    async fn transfer(&mut self, session: &mut Session, record: &Record) -> Answer<Effects> {
         let (from, to) = (self.preloaded(self.workload.accounts), self.preloaded(self.workload.accounts));
         if from == to {
             return self.new_events(session).await;
@@ -136,75 +78,68 @@ impl Choices {
         for (id, change) in [(from, -amount), (to, amount)] {
             let row = record.row((Kept::Accounts, id)).expect("accounts are never deleted");
             let after = Row { version: row.version + 1, detail: row.detail + change };
-            session.run(TRANSFER, &[&id, &after.detail, &after.version]).await?;
+            session.write(Write::Transfer, &[id, after.detail, after.version], "").await?;
             effects.push(((Kept::Accounts, id), Some(after)));
         }
         Ok(effects)
     }
 
-    async fn new_order(&mut self, session: &mut Session) -> Result<Effects, tokio_postgres::Error> {
+    async fn new_order(&mut self, session: &mut Session) -> Answer<Effects> {
         let account = self.rng.random_range(1..=self.workload.accounts);
         let (total, lines) = (self.rng.random_range(1..1_000_000_i64), self.rng.random_range(1..=5_i64));
-        let id: i64 = session.run(NEW_ORDER, &[&account, &total, &self.identity.number]).await?[0].get(0);
-        session.run(NEW_ITEMS, &[&id, &lines]).await?;
+        let made = session.write(Write::NewOrder, &[account, total, self.identity.number.into()], "").await?;
+        let id = *made.first().expect("an order that was inserted has an id");
+        session.write(Write::NewItems, &[id, lines], "").await?;
         Ok(vec![((Kept::Orders, id), Some(Row { version: 0, detail: lines }))])
     }
 
-    async fn change_order(&mut self, session: &mut Session, record: &Record) -> Result<Effects, tokio_postgres::Error> {
+    async fn change_order(&mut self, session: &mut Session, record: &Record) -> Answer<Effects> {
         let Some((id, row)) = self.existing(Kept::Orders, record) else { return self.new_order(session).await };
         let after = Row { version: row.version + 1, ..row };
-        session.run(CHANGE_ORDER, &[&id, &after.version]).await?;
+        session.write(Write::ChangeOrder, &[id, after.version], "").await?;
         Ok(vec![((Kept::Orders, id), Some(after))])
     }
 
-    async fn delete_order(&mut self, session: &mut Session, record: &Record) -> Result<Effects, tokio_postgres::Error> {
+    async fn delete_order(&mut self, session: &mut Session, record: &Record) -> Answer<Effects> {
         let Some((id, _)) = self.existing(Kept::Orders, record) else { return self.new_order(session).await };
-        session.run(DELETE_ORDER, &[&id]).await?;
+        session.write(Write::DeleteOrder, &[id], "").await?;
         Ok(vec![((Kept::Orders, id), None)])
     }
 
-    async fn new_document(&mut self, session: &mut Session) -> Result<Effects, tokio_postgres::Error> {
+    async fn new_document(&mut self, session: &mut Session) -> Answer<Effects> {
         let id = self.next_document();
-        session.run(NEW_DOCUMENT, &[&id]).await?;
+        session.write(Write::NewDocument, &[id], &body(id)).await?;
         Ok(vec![((Kept::Documents, id), Some(Row { version: 0, detail: id }))])
     }
 
-    async fn change_document(
-        &mut self,
-        session: &mut Session,
-        record: &Record,
-    ) -> Result<Effects, tokio_postgres::Error> {
+    async fn change_document(&mut self, session: &mut Session, record: &Record) -> Answer<Effects> {
         let Some((id, row)) = self.existing(Kept::Documents, record) else { return self.new_document(session).await };
         let after = Row { version: row.version + 1, ..row };
-        session.run(CHANGE_DOCUMENT, &[&id, &after.version]).await?;
+        session.write(Write::ChangeDocument, &[id, after.version], "").await?;
         Ok(vec![((Kept::Documents, id), Some(after))])
     }
 
     /// A key change with a body that is not sent: the row must arrive under its new key with its old body.
-    async fn move_document(
-        &mut self,
-        session: &mut Session,
-        record: &Record,
-    ) -> Result<Effects, tokio_postgres::Error> {
+    async fn move_document(&mut self, session: &mut Session, record: &Record) -> Answer<Effects> {
         let Some((id, row)) = self.existing(Kept::Documents, record) else { return self.new_document(session).await };
         let after = Row { version: row.version + 1, ..row };
         let moved = self.next_document();
-        session.run(MOVE_DOCUMENT, &[&id, &after.version, &moved]).await?;
+        session.write(Write::MoveDocument, &[id, after.version, moved], "").await?;
         Ok(vec![((Kept::Documents, id), None), ((Kept::Documents, moved), Some(after))])
     }
 
-    async fn new_events(&mut self, session: &mut Session) -> Result<Effects, tokio_postgres::Error> {
+    async fn new_events(&mut self, session: &mut Session) -> Answer<Effects> {
         let number = self.rng.random_range(1..=4_i64);
-        let rows = session.run(NEW_EVENTS, &[&number]).await?;
-        Ok(rows.iter().map(|row| ((Kept::Events, row.get(0)), Some(Row { version: 0, detail: 0 }))).collect())
+        let made = session.write(Write::NewEvents, &[number], "").await?;
+        Ok(made.into_iter().map(|id| ((Kept::Events, id), Some(Row { version: 0, detail: 0 }))).collect())
     }
 
-    async fn delete_event(&mut self, session: &mut Session) -> Result<Effects, tokio_postgres::Error> {
+    async fn delete_event(&mut self, session: &mut Session) -> Answer<Effects> {
         if self.events.is_empty() {
             return self.new_events(session).await;
         }
         let id = self.events[self.rng.random_range(0..self.events.len())];
-        session.run(DELETE_EVENT, &[&id]).await?;
+        session.write(Write::DeleteEvent, &[id], "").await?;
         Ok(vec![((Kept::Events, id), None)])
     }
 

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workload;
 use super::record::{Effects, Record};
-use super::transaction::{Choices, Identity, Session};
+use super::session::{Broken, Engine, Session};
+use super::transaction::{Choices, Identity};
 use crate::error::{Context, Error, Kind, Result};
 
 /// How long a refused write waits before it tries again.
@@ -95,6 +96,7 @@ impl Writer {
                 endpoint: endpoint.subscribe(),
                 stop: stop.clone(),
                 shared: shared.clone(),
+                origin: Engine::of(url),
                 session: None,
                 sequence: 0,
                 unknown: None,
@@ -142,6 +144,7 @@ struct Connection {
     endpoint: watch::Receiver<Arc<str>>,
     stop: CancellationToken,
     shared: Arc<Shared>,
+    origin: Engine,
     session: Option<(Arc<str>, Session)>,
     sequence: i64,
     unknown: Option<Unknown>,
@@ -152,12 +155,12 @@ struct Unknown {
     sequence: i64,
     effects: Effects,
     endpoint: Arc<str>,
-    backend: i32,
+    session: String,
 }
 
 enum Failure {
     /// Before COMMIT was sent: it has not happened.
-    Before(tokio_postgres::Error),
+    Before(Broken),
     /// At COMMIT: nobody knows.
     At(Effects),
 }
@@ -200,16 +203,16 @@ impl Connection {
                 self.session = Some((endpoint, session));
                 Ok(())
             }
-            Err(Failure::Before(error)) => {
+            Err(Failure::Before(broken)) => {
                 // An error message leaves the session usable after a rollback; anything else has ended it.
-                if error.as_db_error().is_some() && session.client.batch_execute("ROLLBACK").await.is_ok() {
+                if broken.answered && session.control("ROLLBACK").await.is_ok() {
                     self.session = Some((endpoint, session));
                 }
-                Err(error.into())
+                Err(broken.into())
             }
             Err(Failure::At(effects)) => {
                 self.shared.looked_up.fetch_add(1, Ordering::Relaxed);
-                self.unknown = Some(Unknown { sequence, effects, endpoint, backend: session.backend });
+                self.unknown = Some(Unknown { sequence, effects, endpoint, session: session.name() });
                 Err(Error::new(Kind::Connection, "no answer to a COMMIT"))
             }
         }
@@ -223,12 +226,12 @@ impl Connection {
     /// A session at the current endpoint; what was unknown is known when it returns.
     async fn session(&mut self) -> Result<(Arc<str>, Session)> {
         let endpoint = self.endpoint.borrow_and_update().clone();
-        let session = match self.session.take() {
-            Some((at, session)) if at == endpoint && !session.client.is_closed() => session,
-            _ => connect(&endpoint).await?,
+        let mut session = match self.session.take() {
+            Some((at, session)) if at == endpoint && !session.is_closed() => session,
+            _ => Session::connect(&endpoint, self.origin).await?,
         };
         if let Some(unknown) = self.unknown.take() {
-            match look_up(&unknown, self.choices.identity.number, &endpoint, &session).await {
+            match look_up(&unknown, self.choices.identity.number, &endpoint, &mut session).await {
                 Ok(true) => self.keep(unknown.sequence, unknown.effects),
                 Ok(false) => {}
                 Err(error) => {
@@ -241,54 +244,29 @@ impl Connection {
     }
 }
 
-async fn connect(url: &str) -> Result<Session> {
-    let mut config: tokio_postgres::Config =
-        url.parse().map_err(|_| Error::new(Kind::Config, "the URL cannot be read"))?;
-    config.application_name("cutwater-demo-writer").connect_timeout(Duration::from_secs(5));
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-    tokio::spawn(async move {
-        // The client sees the same error.
-        let _ = connection.await;
-    });
-    Ok(Session::new(client).await?)
-}
-
 async fn transact(
     choices: &mut Choices,
     session: &mut Session,
     record: &Record,
     sequence: i64,
 ) -> Result<Effects, Failure> {
-    session.client.batch_execute("BEGIN").await.map_err(Failure::Before)?;
+    session.control("BEGIN").await.map_err(Failure::Before)?;
     let effects = choices.write(session, record, sequence).await.map_err(Failure::Before)?;
-    match session.client.batch_execute("COMMIT").await {
+    match session.commit().await {
         Ok(()) => Ok(effects),
-        // The server's own word that the commit failed is an answer, unless it was shutting down while it said so.
-        Err(error) if error.as_db_error().is_some_and(|db| !db.code().code().starts_with("57P")) => {
-            Err(Failure::Before(error))
-        }
+        Err(broken) if broken.answered => Err(Failure::Before(broken)),
         Err(_) => Err(Failure::At(effects)),
     }
 }
 
 /// Whether the write is in the journal. Waits first until its old session is gone, which might still be committing.
-async fn look_up(unknown: &Unknown, writer: i32, endpoint: &str, session: &Session) -> Result<bool> {
-    if *unknown.endpoint == *endpoint {
-        let query = "SELECT count(*) FROM pg_catalog.pg_stat_activity
-                      WHERE pid = $1 AND pid <> pg_catalog.pg_backend_pid() AND application_name = 'cutwater-demo-writer'";
-        let old: i64 = session.client.query_one(query, &[&unknown.backend]).await?.get(0);
-        if old > 0 {
-            return Err(Error::new(Kind::Transient, "the session of an unanswered COMMIT is still there"));
-        }
+async fn look_up(unknown: &Unknown, writer: i32, endpoint: &str, session: &mut Session) -> Result<bool> {
+    if *unknown.endpoint == *endpoint && session.is_there(&unknown.session).await? {
+        return Err(Error::new(Kind::Transient, "the session of an unanswered COMMIT is still there"));
     }
-    let query = "SELECT count(*) FROM public.journal WHERE writer = $1 AND sequence = $2";
-    let found: i64 = session
-        .client
-        .query_one(query, &[&writer, &unknown.sequence])
-        .await
-        .context("looking a write up in the journal")?
-        .get(0);
-    Ok(found > 0)
+    let sequence = unknown.sequence;
+    let query = format!("SELECT count(*) FROM journal WHERE writer = {writer} AND sequence = {sequence}");
+    Ok(session.numbers(&query).await.context("looking a write up in the journal")?[0] > 0)
 }
 
 impl Shared {

@@ -1,4 +1,4 @@
--- {accounts}, {orders}, {documents} and {events} are numbers of rows.
+-- {accounts}, {orders} and {events} are numbers of rows.
 INSERT INTO public.accounts (id, owner, balance)
 SELECT g, 'owner ' || g, 1000 FROM generate_series(1, {accounts}) g;
 
@@ -11,10 +11,6 @@ SELECT setval(pg_get_serial_sequence('public.orders', 'id'), {orders});
 INSERT INTO public.order_items (order_id, line, sku, quantity, price)
 SELECT g, line, 'SKU-' || (g * 7 + line) % 10000, 1 + g % 9, (g % 5000) / 100.0
   FROM generate_series(1, {orders}) g, generate_series(1, 1 + (g % 3 = 0)::int) line;
-
-INSERT INTO public.documents (id, title, body)
-SELECT g, 'document ' || g, (SELECT string_agg(md5(g || ':' || part), '' ORDER BY part) FROM generate_series(1, 100) part)
-  FROM generate_series(1, {documents}) g;
 
 INSERT INTO public.events (happened_on, kind, payload, weight)
 SELECT date '2025-01-01' + (g % 800)::int, 'kind ' || g % 11, CASE WHEN g % 3 > 0 THEN jsonb_build_object('g', g) END,
