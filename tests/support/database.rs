@@ -42,6 +42,20 @@ pub async fn pair() -> (Database, Database) {
     tokio::join!(Database::create(source, &name), Database::create(target, &name))
 }
 
+/// An empty database on a server that the binary's other tests share, beside ends of other engines.
+pub async fn one() -> Database {
+    static SERVER: Mutex<Option<Arc<LocalPostgres>>> = Mutex::const_new(None);
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let server = {
+        let mut server = SERVER.lock().await;
+        if server.is_none() {
+            *server = Some(Arc::new(postgres().await));
+        }
+        server.clone().expect("just started")
+    };
+    Database::create(server, &format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))).await
+}
+
 impl Database {
     async fn create(server: Arc<LocalPostgres>, name: &str) -> Database {
         server.execute("postgres", &format!("CREATE DATABASE {name}")).await.unwrap();

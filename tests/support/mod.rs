@@ -36,7 +36,7 @@ pub use binary::{Cutwater, Finished, Running};
 pub use compare::{assert_equal, columns_of};
 pub use cutwater::cli::demo::server::{LocalPostgres, ServerOptions, StopMode};
 pub use cutwater::cli::demo::workload::{Figures, Proof, Record, Workload, Writer, WriterOptions};
-pub use database::{Database, pair, postgres, postgres_with};
+pub use database::{Database, one, pair, postgres, postgres_with};
 pub use mysql::{LocalMySql, MyOptions};
 pub use mysql_programs::{Programs, Wanted, my_programs, my_server};
 pub use pooler::Pooler;

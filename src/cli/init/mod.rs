@@ -1,28 +1,17 @@
 //! `cutwater init`: looks at both ends and writes a commented `cutwater.toml`, without a password in it.
 
+mod look;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 
 use serde_json::json;
 
+use self::look::{End, Engine, Seen};
 use super::args::{Global, InitArgs};
 use super::{Context, Ended, human, output};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::postgres::{ConnInfo, connect};
-
-const LOOK: &str = "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('wal_level'),
-    (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'cutwater')),
-    pg_database_size(current_database())";
-
-struct Seen {
-    version: String,
-    wal_level: String,
-    tables: i64,
-    bytes: i64,
-}
 
 pub(super) async fn run(context: &Context, _args: &InitArgs) -> Result<Ended> {
     let path = context.global.config_path();
@@ -31,8 +20,8 @@ pub(super) async fn run(context: &Context, _args: &InitArgs) -> Result<Ended> {
             .fix("cutwater check   tests it; or name another file with -c"));
     }
     let config = ends(&context.global)?;
-    let (source, target) = (ConnInfo::parse(&config.source.url)?, ConnInfo::parse(&config.target.url)?);
-    let (old, new) = tokio::try_join!(look(&source), look(&target))?;
+    let (source, target) = (End::of(&config.source.url)?, End::of(&config.target.url)?);
+    let (old, new) = tokio::try_join!(source.look(), target.look())?;
     let text = render(&config, &source, &target, &old, &new);
     let mut file = OpenOptions::new()
         .write(true)
@@ -52,20 +41,14 @@ pub(super) async fn run(context: &Context, _args: &InitArgs) -> Result<Ended> {
     output::print(&format!(
         "{} written: {}, {}, from {} ({}) to {} ({}).\n\nNext:\n{exports}  cutwater check\n  cutwater run",
         path.display(),
-        human::plural(old.tables.max(0) as u64, "table"),
-        human::bytes(old.bytes.max(0) as u64),
+        human::plural(old.tables, "table"),
+        human::bytes(old.bytes),
         source.label(),
         old.version,
         target.label(),
         new.version,
     ));
     Ok(Ended::Done)
-}
-
-async fn look(info: &ConnInfo) -> Result<Seen> {
-    let client = connect(info, "cutwater init").await?;
-    let row = client.query_one(LOOK, &[]).await?;
-    Ok(Seen { version: row.get(0), wal_level: row.get(1), tables: row.get(2), bytes: row.get(3) })
 }
 
 /// The ends from arguments and environment; without a name, the source's database names the migration.
@@ -83,9 +66,9 @@ fn ends(global: &Global) -> Result<Config> {
     let name = match &global.name {
         Some(name) => name.clone(),
         None => {
-            let database = ConnInfo::parse(&crate::config::Url::new(source.as_str()))?.database;
+            let end = End::of(&crate::config::Url::new(source.as_str()))?;
             let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
-            database.chars().map(plain).take(40).collect()
+            end.database().chars().map(plain).take(40).collect()
         }
     };
     Config::from_urls(&name, &source, &target)
@@ -109,14 +92,40 @@ fn without_password(url: &str, variable: &str) -> (String, bool) {
     (format!("{place}?{}", params.join("&")), found)
 }
 
-fn render(config: &Config, source: &ConnInfo, target: &ConnInfo, old: &Seen, new: &Seen) -> String {
+/// What there is to choose between two engines.
+const BETWEEN: &str = r#"# [schema]               # docs/types.md says what each type becomes
+# namespace = "public"  # the schema for the tables of the source's database
+# names = "lower"       # or "keep": upper case stays, and has to be quoted
+
+# [[schema.type]]
+# match = "{schema}.users.flags"
+# type = "smallint"
+
+# [values]              # what the target's type cannot hold; by default it stops the run and names the row
+# zero_date = "null"
+# out_of_range = "clamp"
+
+"#;
+
+fn render(config: &Config, source: &End, target: &End, old: &Seen, new: &Seen) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let (from, _) = without_password(config.source.url.expose(), "SOURCE_PASSWORD");
     let (to, _) = without_password(config.target.url.expose(), "TARGET_PASSWORD");
-    let warning = match old.wal_level.as_str() {
-        "logical" => String::new(),
-        level => format!("# wal_level is {level:?} there and must be \"logical\": cutwater check says how.\n"),
+    let warning = old.not_followed.as_ref().map(|what| format!("# {what}: cutwater check says how.\n"));
+    // What tables are called in the examples, and what the source keeps of its log.
+    let (schema, every, kept) = match source.engine() {
+        Engine::Postgres => (
+            "public",
+            "every user table",
+            "# max_retained = \"120GB\"                      # warn when the source keeps more log than this for us\n",
+        ),
+        Engine::MySql => {
+            (if source.database().is_empty() { "shop" } else { source.database() }, "every table of the database", "")
+        }
     };
+    let schema = if schema.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') { schema } else { "shop" };
+    let between = if source.engine() == target.engine() { "" } else { BETWEEN };
+    let between = between.replace("{schema}", schema);
     format!(
         r#"# A migration by cutwater. Next: cutwater check
 # ${{NAME}} is read from the environment, ${{file:/path}} from a file: no secret needs to stand here.
@@ -126,9 +135,8 @@ name = {name}      # what it creates anywhere is called cutwater_{bare}
 
 [source]                # {source} ({old_version}), {tables} tables, {size}
 {warning}url = {from}
-# tables = ["public.*", "!public.audit_*"]    # default: every user table
-# max_retained = "120GB"                      # warn when the source keeps more log than this for us
-
+# tables = ["{schema}.*", "!{schema}.audit_*"]    # default: {every}
+{kept}
 [target]                # {target} ({new_version})
 url = {to}
 # existing = "stop"     # rows already in a target table: "stop" or "truncate"
@@ -137,8 +145,8 @@ url = {to}
 # workers = 4           # connections that copy, and build indexes, at the same time
 # max_rows_per_second = 500000
 
-# [[transform]]
-# match = "public.users"
+{between}# [[transform]]
+# match = "{schema}.users"
 # rename = {{ schema = "app", table = "people", columns = {{ mail = "email" }} }}
 # columns = ["*", "!password_hint"]
 
@@ -154,8 +162,9 @@ url = {to}
         target = target.label(),
         old_version = old.version,
         new_version = new.version,
+        warning = warning.unwrap_or_default(),
         tables = old.tables,
-        size = human::bytes(old.bytes.max(0) as u64),
+        size = human::bytes(old.bytes),
         from = quoted(&from),
         to = quoted(&to),
     )
@@ -183,11 +192,27 @@ mod tests {
     fn what_is_written_can_be_read_again_and_holds_no_password() {
         let config =
             Config::from_urls("shop", "postgres://a:hunter2@old/shop", "postgres://b@new/shop").expect("valid");
-        let info = |url| ConnInfo::parse(url).expect("valid");
-        let seen = || Seen { version: "15.8".into(), wal_level: "replica".into(), tables: 3, bytes: 1 << 30 };
-        let text = render(&config, &info(&config.source.url), &info(&config.target.url), &seen(), &seen());
-        assert!(!text.contains("hunter2"));
-        let text = text.replace("${SOURCE_PASSWORD}", "x").replace("${NAME}", "").replace("${file:/path}", "");
-        assert_eq!(Config::parse(&text, "c").expect("valid").migration.name, "shop");
+        let seen = |not_followed: Option<&str>| Seen {
+            version: "15.8".into(),
+            not_followed: not_followed.map(str::to_owned),
+            tables: 3,
+            bytes: 1 << 30,
+        };
+        for (from, mysql) in [("postgres://a:hunter2@old/shop", false), ("mysql://a:hunter2@old/shop", true)] {
+            let mut config = config.clone();
+            config.source.url = crate::config::Url::new(from);
+            let (from, to) = (End::of(&config.source.url).expect("valid"), End::of(&config.target.url).expect("valid"));
+            let text = render(&config, &from, &to, &seen(Some("the log is off")), &seen(None));
+            assert!(!text.contains("hunter2") && text.contains("# the log is off: cutwater check says how."), "{text}");
+            assert_eq!(text.contains("zero_date"), mysql);
+            assert_eq!(text.contains("shop.users"), mysql);
+            let text = text.replace("${SOURCE_PASSWORD}", "x").replace("${NAME}", "").replace("${file:/path}", "");
+            // Every line that is commented out is one that could be there.
+            toml::from_str::<Config>(&text).expect("valid");
+            let words = ["# A migration", "check says how", "is read from"];
+            let lines = text.lines().filter(|line| !words.iter().any(|words| line.contains(words)));
+            let uncommented: Vec<&str> = lines.map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+            toml::from_str::<Config>(&uncommented.join("\n")).expect("valid");
+        }
     }
 }
