@@ -286,6 +286,31 @@ pub struct CutoverConfig {
     pub sequence_margin: u64,
     /// A clean verify older than this does not open the gate.
     pub max_verify_age: HumanDuration,
+    /// How a MySQL or MariaDB source is made to refuse writes. A Postgres source's fence is made of triggers.
+    pub fence: FenceWay,
+    /// `fence = "command"`: shell command that stops every write to the source. It may be run more than once; facts, the
+    /// deadline among them, are in its environment.
+    pub fence_command: Option<String>,
+    /// `fence = "command"`: shell command that lets writes go on. Run whenever a cutover is taken back.
+    pub unfence_command: Option<String>,
+    /// Accounts of a MySQL or MariaDB source, `user` or `user@host`, that a fence never locks: those of administrators.
+    /// `root` on the server itself and Cutwater's own account never are.
+    pub keep_accounts: Vec<String>,
+}
+
+/// How a MySQL or MariaDB source is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FenceWay {
+    /// The best of the next two that our rights allow.
+    #[default]
+    Auto,
+    /// `read_only` of the whole server.
+    ReadOnly,
+    /// Table locks, then locked accounts whose sessions are ended.
+    Accounts,
+    /// `fence_command`
+    Command,
 }
 
 impl Default for CutoverConfig {
@@ -294,6 +319,10 @@ impl Default for CutoverConfig {
             switch_command: None,
             sequence_margin: 1_000,
             max_verify_age: HumanDuration(Duration::from_secs(24 * 3600)),
+            fence: FenceWay::Auto,
+            fence_command: None,
+            unfence_command: None,
+            keep_accounts: Vec::new(),
         }
     }
 }

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{Parts, Progress, Reporter};
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::{Client, connect};
-use crate::source::postgres::fence::{self, FenceStep};
+use crate::mysql;
+use crate::postgres;
+use crate::source::AnyFence;
+use crate::source::fence::FenceStep;
+use crate::target::AnyTarget;
 use crate::target::state::{CutoverStep, Phase};
 
 /// Where a new driver finds itself.
@@ -27,26 +30,45 @@ pub(super) fn unfinished(step: CutoverStep) -> bool {
     BEFORE_THE_POINT.contains(&step)
 }
 
-/// The fence's session at the source. Its name tells it from every other of ours ([`fence::end_session`]).
-pub(super) async fn source(parts: &Parts) -> Result<Client> {
-    connect(parts.source()?, &session_name(parts)).await
-}
-
-pub(super) fn session_name(parts: &Parts) -> String {
-    format!("cutwater_{}_fence", parts.name())
-}
-
 /// How long the session of a driver that has just died may take to be noticed by the target.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
+/// A session at the target that holds the lock by which a driver is the only one.
+pub(super) enum Alone {
+    Postgres(postgres::Client),
+    MySql(Box<mysql::Session>),
+}
+
+impl Alone {
+    async fn open(parts: &Parts) -> Result<Alone> {
+        let name = format!("cutwater_{}_cutover", parts.name());
+        Ok(match &parts.ends.target {
+            AnyTarget::Postgres(target) => Alone::Postgres(postgres::connect(target.info(), &name).await?),
+            AnyTarget::MySql(target) => Alone::MySql(Box::new(mysql::connect(target.info(), &name).await?)),
+        })
+    }
+
+    async fn try_lock(&mut self, migration: &str) -> Result<bool> {
+        match self {
+            Alone::Postgres(client) => {
+                let sql = "SELECT pg_try_advisory_lock(6002, hashtext($1))";
+                Ok(client.query_one(sql, &[&migration]).await?.get(0))
+            }
+            Alone::MySql(session) => {
+                let rows = session.rows_with("SELECT GET_LOCK(?, 0)", (format!("cutwater_{migration}_cutover"),)).await?;
+                Ok(rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() == Some("1"))
+            }
+        }
+    }
+}
+
 /// Makes this driver the only one, as long as the session lives.
-pub(super) async fn alone(parts: &Parts) -> Result<Client> {
-    let client = connect(parts.target()?, &format!("cutwater_{}_cutover", parts.name())).await?;
-    let sql = "SELECT pg_try_advisory_lock(6002, hashtext($1))";
+pub(super) async fn alone(parts: &Parts) -> Result<Alone> {
+    let mut session = Alone::open(parts).await?;
     let begun = Instant::now();
     loop {
-        if client.query_one(sql, &[&parts.name()]).await.context("looking for another cutover")?.get(0) {
-            return Ok(client);
+        if session.try_lock(parts.name()).await.context("looking for another cutover")? {
+            return Ok(session);
         }
         if begun.elapsed() > LAST_BREATH {
             break;
@@ -60,9 +82,9 @@ pub(super) async fn alone(parts: &Parts) -> Result<Client> {
 /// Finds out what became of the last attempt, and undoes it if it stopped before its point of no return. The source's
 /// row decides: a driver may have died between making the fence permanent and journalling that.
 pub(super) async fn settle(parts: &Parts, dry_run: bool, report: Reporter<'_>) -> Result<Standing> {
-    let source = source(parts).await?;
+    let mut source = parts.fence().await?;
     let attempt = parts.ends.state.cutover().await?;
-    let fence = fence::state(&source, parts.name()).await?;
+    let fence = source.state(parts.journalled(attempt.as_ref()).as_ref()).await?;
     let permanent = fence.as_ref().filter(|fence| fence.step == FenceStep::Permanent);
     if let Some(fence) = permanent {
         return match attempt {
@@ -98,29 +120,16 @@ pub(super) async fn settle(parts: &Parts, dry_run: bool, report: Reporter<'_>) -
         return Ok(Standing::Clear);
     }
     for nonce in left {
-        undo(parts, &source, &nonce, "its driver ended before the point of no return").await?;
+        undo(parts, &mut source, &nonce, "its driver ended before the point of no return").await?;
     }
     report(&Progress::Settled("an earlier attempt had stopped before its point of no return: it was undone"));
     Ok(Standing::Clear)
 }
 
 /// Lifts the fence, then journals that: in this order, so that an undone attempt never has a fence.
-pub(super) async fn undo(parts: &Parts, source: &Client, nonce: &str, why: &str) -> Result<()> {
-    lift(parts, source, nonce).await?;
+pub(super) async fn undo(parts: &Parts, source: &mut AnyFence, nonce: &str, why: &str) -> Result<()> {
+    source.lift(nonce).await?;
     note_undone(parts, nonce, why).await
-}
-
-/// Makes the source take writes again.
-pub(super) async fn lift(parts: &Parts, source: &Client, nonce: &str) -> Result<()> {
-    // A session of the attempt may still be there (a stopped process, a half-open connection): what it has not
-    // committed by now it must never commit.
-    let others = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
-                     AND datname = current_database()";
-    let session = session_name(parts);
-    for row in source.query(others, &[&session]).await.context("looking for the attempt's session")? {
-        fence::end_session(source, row.get(0), &session).await?;
-    }
-    fence::disarm(source, parts.name(), nonce).await
 }
 
 /// Journals that an attempt was taken back. The phase goes first: a driver that dies between the two leaves an attempt

@@ -9,13 +9,17 @@ use crate::error::{Context, Result};
 use crate::postgres::{Client, connect};
 use crate::target::postgres::late;
 
-async fn target(parts: &Parts) -> Result<Client> {
-    connect(parts.target()?, &format!("cutwater_{}_late", parts.name())).await
+/// What waits is of a Postgres target; for another one nothing was recorded.
+async fn target(parts: &Parts) -> Result<Option<Client>> {
+    match parts.postgres_target() {
+        Some(info) => Ok(Some(connect(info, &format!("cutwater_{}_late", parts.name())).await?)),
+        None => Ok(None),
+    }
 }
 
 /// What would be made now, in words.
 pub(super) async fn waiting(parts: &Parts) -> Result<Option<String>> {
-    let client = target(parts).await?;
+    let Some(client) = target(parts).await? else { return Ok(None) };
     let missing = late::missing(&client, &parts.ends.state.late().await?).await?;
     Ok(late::count(&missing))
 }
@@ -26,7 +30,8 @@ pub(super) async fn make(parts: &Parts, done: &mut CutoverReport, report: Report
     if waiting.is_empty() {
         return Ok(());
     }
-    done.late_made = late::make(&target(parts).await?, &waiting).await.context("making foreign keys and triggers")?;
+    let Some(client) = target(parts).await? else { return Ok(()) };
+    done.late_made = late::make(&client, &waiting).await.context("making foreign keys and triggers")?;
     report(&Progress::LateMade(done.late_made));
     Ok(())
 }
@@ -43,7 +48,7 @@ pub(super) async fn validate(
     if made.is_empty() {
         return Ok(());
     }
-    let client = target(parts).await?;
+    let Some(client) = target(parts).await? else { return Ok(()) };
     let open = late::unvalidated(&client, &made).await?;
     if open.is_empty() {
         return Ok(());

@@ -29,16 +29,21 @@ mod steps;
 mod switch;
 mod views;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::change::Position;
 use crate::config::CutoverConfig;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
-use crate::source::postgres::fence;
+use crate::source::{AnyFence, Source};
+use crate::source::fence::{Behind, FenceStep, Journalled};
+use crate::target::{AnyTarget, Target};
+use crate::target::state::{Cutover, CutoverStep};
 use crate::transform::Plan;
 use crate::verify::Ends;
 
@@ -72,12 +77,35 @@ impl Parts {
         self.ends.state.name()
     }
 
-    fn source(&self) -> Result<&ConnInfo> {
-        Ok(self.ends.need_postgres("a cutover")?.source.info())
+    async fn fence(&self) -> Result<AnyFence> {
+        AnyFence::open(&self.ends.source, self.name(), &self.config).await
     }
 
-    fn target(&self) -> Result<&ConnInfo> {
-        Ok(self.ends.need_postgres("a cutover")?.target.info())
+    fn behind(&self, position: Position) -> Behind {
+        Behind { position, tables: self.plan.tables().map(|table| Arc::clone(&table.source)).collect() }
+    }
+
+    /// What the fence is told of an attempt.
+    fn journalled(&self, attempt: Option<&Cutover>) -> Option<Journalled> {
+        attempt.map(|attempt| Journalled {
+            nonce: attempt.nonce.clone(),
+            passed: matches!(attempt.step, CutoverStep::Switching | CutoverStep::Done),
+            behind: attempt.drained_at.clone().map(|position| self.behind(position)),
+        })
+    }
+
+    /// The error of two ends between which there is no cutover.
+    fn not_between(&self) -> Error {
+        let (source, target) = (self.ends.source.label(), self.ends.target.label());
+        Error::new(Kind::Refused, format!("a cutover is not possible between {source} and {target}"))
+    }
+
+    /// The target's address, if it is a Postgres server.
+    fn postgres_target(&self) -> Option<&ConnInfo> {
+        match &self.ends.target {
+            AnyTarget::Postgres(target) => Some(target.info()),
+            AnyTarget::MySql(_) => None,
+        }
     }
 }
 
@@ -144,6 +172,9 @@ pub struct CutoverReport {
     /// Those that still hold the rows of the moment `run` filled them: why, and the statement. Running the same command
     /// again goes on with them.
     pub views_stale: Vec<String>,
+    /// What somebody should do so that the source's fence outlives a restart of its server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What stayed behind on the source.
     pub not_carried: Vec<String>,
     /// This driver went on from the point of no return of one before it.
@@ -260,22 +291,22 @@ pub async fn drive(
 /// Takes an unfinished attempt back. Refused past the point of no return, and if there is nothing to take back.
 pub async fn abort(parts: &Parts, report: Reporter<'_>) -> Result<()> {
     let attempt = parts.ends.state.cutover().await?;
-    let source = journal::source(parts).await?;
-    let fence = fence::state(&source, parts.name()).await?;
-    if fence.as_ref().is_some_and(|fence| fence.step == fence::FenceStep::Permanent) {
+    let mut source = parts.fence().await?;
+    let fence = source.state(parts.journalled(attempt.as_ref()).as_ref()).await?;
+    if fence.as_ref().is_some_and(|fence| fence.step == FenceStep::Permanent) {
         return Err(Error::new(
             Kind::Refused,
             "the cutover is past its point of no return: the target is or will be live",
         )
         .fix("run cutwater cutover again: it goes forward"));
     }
-    let armed = fence.as_ref().is_some_and(|fence| fence.step == fence::FenceStep::Armed);
+    let armed = fence.as_ref().is_some_and(|fence| fence.step == FenceStep::Armed);
     if !armed && !attempt.as_ref().is_some_and(|attempt| journal::unfinished(attempt.step)) {
         return Err(Error::new(Kind::Refused, "no cutover is under way: there is nothing to take back"));
     }
     let nonces = [attempt.map(|attempt| attempt.nonce), fence.map(|fence| fence.nonce)];
     for nonce in nonces.into_iter().flatten() {
-        journal::undo(parts, &source, &nonce, "taken back by cutover --abort").await?;
+        journal::undo(parts, &mut source, &nonce, "taken back by cutover --abort").await?;
     }
     report(&Progress::Undone("taken back: the source takes writes"));
     Ok(())

@@ -5,9 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{Passed, Steps};
-use super::{CutoverReport, Options, Parts, Progress, Reporter, journal, late, sequences, views};
+use super::{CutoverReport, Options, Parts, Progress, Reporter, late, sequences, views};
 use crate::error::{Error, Result};
-use crate::source::postgres::fence;
 use crate::verify::changed::Scope;
 
 /// Says what would be done.
@@ -37,13 +36,12 @@ impl Steps for Rehearsal<'_> {
     }
 
     async fn fence(&mut self) -> Result<()> {
-        let source = journal::source(self.parts).await?;
-        let relations = fence::relation_count(&source, &self.parts.tables()).await?;
+        let tables = self.parts.tables();
+        let mut fence = self.parts.fence().await?;
+        let what = fence.words(&tables).await?;
         let seconds = self.options.max_downtime.as_secs_f64();
-        self.would(format!(
-            "refuse writes to {relations} tables and partitions at the source, for {seconds:.0} s at most"
-        ));
-        for blocker in fence::blockers(&source, &self.parts.tables()).await? {
+        self.would(format!("refuse writes to {what} at the source, for {seconds:.0} s at most"));
+        for blocker in fence.blockers(&tables).await? {
             self.would(format!("wait for a lock: {blocker}"));
         }
         Ok(())

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CutoverReport, FinalVerify, Options, Parts, Progress, Reporter, journal, late, sequences, switch, views};
 use crate::error::{Context, Error, Kind, Result};
-use crate::postgres::Client;
-use crate::source::postgres::fence::{self, FenceStep};
+use crate::schema::TableName;
+use crate::source::AnyFence;
+use crate::source::fence::{Armed, Behind, DrainedBy, FenceStep, Outcome, Request};
 use crate::source::postgres::head;
 use crate::target::Target;
 use crate::target::state::{CutoverStep, Phase, TableStage};
@@ -96,10 +97,11 @@ pub(super) struct Real<'a> {
     report: Reporter<'a>,
     done: CutoverReport,
     epoch: i64,
-    /// The session that arms the fence and makes it permanent.
-    client: Option<Client>,
-    pid: i32,
-    armed: Option<fence::Armed>,
+    /// The sessions that arm the fence and make it permanent.
+    fence: Option<AnyFence>,
+    armed: Option<Armed>,
+    /// What was read behind it, where that says when everything is drained.
+    behind: Option<Behind>,
     /// When the fence's locks were first asked for: before it nothing was refused.
     asked: Option<Instant>,
 }
@@ -111,11 +113,11 @@ impl<'a> Real<'a> {
             max_downtime_ms: options.max_downtime.as_millis() as u64,
             ..CutoverReport::default()
         };
-        Real { parts, options, report, done, epoch: 0, client: None, pid: 0, armed: None, asked: None }
+        Real { parts, options, report, done, epoch: 0, fence: None, armed: None, behind: None, asked: None }
     }
 
-    fn client(&self) -> Result<&Client> {
-        self.client.as_ref().ok_or_else(|| Error::new(Kind::Internal, "the fence's session was never opened"))
+    fn fence(&mut self) -> Result<&mut AnyFence> {
+        self.fence.as_mut().ok_or_else(|| Error::new(Kind::Internal, "the fence's session was never opened"))
     }
 
     /// Journals a step, unless somebody else has taken the attempt over.
@@ -130,19 +132,13 @@ impl<'a> Real<'a> {
 impl Steps for Real<'_> {
     async fn begin(&mut self) -> Result<()> {
         let state = &self.parts.ends.state;
-        let client = journal::source(self.parts).await?;
-        self.pid = fence::session_pid(&client).await?;
-        let row = client
-            .query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
-            .await
-            .context("reading the source's clock")?;
-        self.client = Some(client);
+        let mut fence = self.parts.fence().await?;
+        let now = fence.clock().await?;
+        self.fence = Some(fence);
         let migration = state.migration().await?;
         self.epoch = migration.ok_or_else(|| Error::new(Kind::Refused, "nothing was migrated yet"))?.epoch;
         // The locks may take as long as the downtime itself; the armed row holds the exact deadline.
-        let latest = row.get::<_, i64>(0) + 2 * self.options.max_downtime.as_micros() as i64;
-        let latest =
-            jiff::Timestamp::from_microsecond(latest).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        let latest = now + 2 * self.options.max_downtime;
         state.begin_cutover(&self.done.nonce, latest).await?;
         // Only from here: a run that is catching up writes `streaming` when it is done, and would write over `draining`.
         if !state.move_phase(&[Phase::Streaming], Phase::Draining).await? {
@@ -164,19 +160,13 @@ impl Steps for Real<'_> {
 
     async fn fence(&mut self) -> Result<()> {
         self.asked = Some(Instant::now());
-        let tables = self.parts.tables();
-        let target = self.parts.ends.target.label();
-        let request = fence::Request {
-            migration: self.parts.name(),
-            tables: &tables,
-            patterns: &self.parts.patterns,
-            nonce: &self.done.nonce,
-            epoch: self.epoch,
-            max_downtime: self.options.max_downtime,
-            budget: self.options.max_downtime,
-            target: &target,
-        };
-        let armed = fence::arm(self.client()?, &request).await?;
+        let (tables, target) = (self.parts.tables(), self.parts.ends.target.label());
+        let nonce = self.done.nonce.clone();
+        let request = request(self.parts, (&tables, &target), &nonce, self.epoch, self.options.max_downtime);
+        let armed = self.fence()?.arm(&request).await?;
+        if let DrainedBy::Position(position) = &armed.drained_by {
+            self.behind = Some(self.parts.behind(position.clone()));
+        }
         self.done.fence_tries = armed.tries;
         let (relations, tries) = (armed.relations, armed.tries);
         self.armed = Some(armed);
@@ -200,7 +190,14 @@ impl Steps for Real<'_> {
             let attempt = state.cutover().await?.filter(|attempt| attempt.nonce == self.done.nonce);
             let attempt = attempt.ok_or_else(|| Error::new(Kind::Fenced, "another attempt was begun"))?;
             not_broken(attempt.broken)?;
-            if attempt.drained_at.is_some() {
+            let drained = match &self.behind {
+                None => attempt.drained_at.is_some(),
+                Some(behind) => {
+                    let checkpoint = state.checkpoint().await?;
+                    checkpoint.is_some_and(|checkpoint| checkpoint.position.reaches(&behind.position))
+                }
+            };
+            if drained {
                 break;
             }
             if asked.elapsed() > Duration::from_secs(1) {
@@ -210,6 +207,9 @@ impl Steps for Real<'_> {
                 }
             }
             tokio::time::sleep(POLL).await;
+        }
+        if let Some(behind) = &self.behind {
+            state.note_drained(&self.done.nonce, &behind.position).await?;
         }
         // This commit flushes the target's log, the applier's commits before it included (TRAPS 19).
         self.journal(CutoverStep::Fenced, CutoverStep::Drained).await?;
@@ -253,14 +253,24 @@ impl Steps for Real<'_> {
     }
 
     async fn unbroken(&mut self) -> Result<()> {
-        let state = &self.parts.ends.state;
-        let head = head::of_seen(self.client()?).await?;
-        if let behind::Reached::No(why) = behind::wait(state, &head).await? {
+        let behind = self.behind.clone();
+        let Parts { ends, plan, .. } = self.parts;
+        let fence = match self.fence()? {
+            AnyFence::Postgres(fence) => fence,
+            AnyFence::MySql(fence) => {
+                let behind = behind.ok_or_else(|| Error::new(Kind::Internal, "nothing was read behind the fence"))?;
+                return match fence.broken(&behind).await? {
+                    None => Ok(()),
+                    Some(what) => Err(broken(&what, "find out who wrote to the source in spite of it")),
+                };
+            }
+        };
+        let head = head::of_seen(fence.client()).await?;
+        if let behind::Reached::No(why) = behind::wait(&ends.state, &head).await? {
             return Err(Error::new(Kind::Transient, why).context("reading on behind the fence"));
         }
-        let Parts { ends, plan, .. } = self.parts;
-        published::unbroken(self.client()?, ends, plan).await?;
-        let attempt = state.cutover().await?.filter(|attempt| attempt.nonce == self.done.nonce);
+        published::unbroken(fence.client(), ends, plan).await?;
+        let attempt = ends.state.cutover().await?.filter(|attempt| attempt.nonce == self.done.nonce);
         not_broken(attempt.and_then(|attempt| attempt.broken))
     }
 
@@ -272,13 +282,17 @@ impl Steps for Real<'_> {
     }
 
     async fn point_of_no_return(&mut self) -> Result<Passed> {
-        let target = self.parts.ends.target.label();
-        let nonce = &self.done.nonce;
-        match fence::make_permanent(self.client()?, self.parts.name(), nonce, self.epoch, &target).await {
-            Ok(true) => {}
-            Ok(false) => {
+        let (tables, target) = (self.parts.tables(), self.parts.ends.target.label());
+        let (nonce, behind) = (self.done.nonce.clone(), self.behind.clone());
+        let request = request(self.parts, (&tables, &target), &nonce, self.epoch, self.options.max_downtime);
+        match self.fence()?.make_permanent(&request, behind.as_ref()).await {
+            Ok(Outcome::Permanent(note)) => self.done.notes.extend(note),
+            Ok(Outcome::Expired) => {
                 let why = "the fence had expired, or was lifted by somebody else, before it could be made permanent";
                 return Ok(Passed::No(Error::new(Kind::Transient, why)));
+            }
+            Ok(Outcome::Broken(what)) => {
+                return Ok(Passed::No(broken(&what, "find out who wrote to the source in spite of it")));
             }
             Err(error) => {
                 // The COMMIT may or may not have happened. Once the session is gone the row says which.
@@ -286,10 +300,11 @@ impl Steps for Real<'_> {
                     e.context(format!("{error}; whether the point of no return is passed is not known yet"))
                         .fix("run cutwater cutover again once the source answers: its fence's row decides")
                 };
-                let source = journal::source(self.parts).await.map_err(unknown)?;
-                fence::end_session(&source, self.pid, &journal::session_name(self.parts)).await.map_err(unknown)?;
-                let found = fence::state(&source, self.parts.name()).await.map_err(unknown)?;
-                if !found.is_some_and(|f| f.step == FenceStep::Permanent && f.nonce == *nonce) {
+                let mut fence = self.parts.fence().await.map_err(unknown)?;
+                fence.end_others().await.map_err(unknown)?;
+                let attempt = self.parts.ends.state.cutover().await.map_err(unknown)?;
+                let found = fence.state(self.parts.journalled(attempt.as_ref()).as_ref()).await.map_err(unknown)?;
+                if !found.is_some_and(|f| f.step == FenceStep::Permanent && f.nonce == nonce) {
                     return Ok(Passed::No(error));
                 }
             }
@@ -304,12 +319,11 @@ impl Steps for Real<'_> {
     }
 
     async fn undo(&mut self, why: Error) -> Error {
-        self.client = None;
+        self.fence = None;
         let (parts, note, nonce) = (self.parts, why.message(), &self.done.nonce);
         // The source first: it refuses writes until its fence is lifted. The target may be what died.
         let lifted = insist(self.options.max_downtime.min(Duration::from_secs(20)), || async {
-            let source = journal::source(parts).await?;
-            journal::lift(parts, &source, nonce).await
+            parts.fence().await?.lift(nonce).await
         })
         .await;
         let refused = match (&self.armed, self.asked) {
@@ -361,11 +375,33 @@ async fn insist<F: Future<Output = Result<()>>>(time: Duration, attempt: impl Fn
     }
 }
 
-fn not_broken(broken: Option<String>) -> Result<()> {
-    match broken {
+fn not_broken(what: Option<String>) -> Result<()> {
+    match what {
         None => Ok(()),
-        Some(what) => Err(Error::new(Kind::Divergence, format!("a write came past the fence: {what}"))
-            .fix("find out who wrote to the source without passing its triggers")),
+        Some(what) => Err(broken(&what, "find out who wrote to the source without passing its triggers")),
+    }
+}
+
+fn broken(what: &str, fix: &str) -> Error {
+    Error::new(Kind::Divergence, format!("a write came past the fence: {what}")).fix(fix)
+}
+
+fn request<'a>(
+    parts: &'a Parts,
+    (tables, target): (&'a [TableName], &'a str),
+    nonce: &'a str,
+    epoch: i64,
+    max_downtime: Duration,
+) -> Request<'a> {
+    Request {
+        migration: parts.name(),
+        tables,
+        patterns: &parts.patterns,
+        nonce,
+        epoch,
+        max_downtime,
+        budget: max_downtime,
+        target,
     }
 }
 

@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CutoverReport, Parts};
 use crate::error::{Context, Error, Kind, Result};
+use crate::mysql::{MyConnInfo, MyHost};
 use crate::postgres::{ConnInfo, Host};
+use crate::source::AnySource;
+use crate::target::AnyTarget;
 
 /// Runs `switch_command`, if there is one, with facts in its environment and no secrets. May be run more than once.
 pub(super) async fn run(parts: &Parts, done: &CutoverReport, shutdown: &CancellationToken) -> Result<()> {
@@ -18,8 +21,16 @@ pub(super) async fn run(parts: &Parts, done: &CutoverReport, shutdown: &Cancella
     for (fact, value) in results(done) {
         command.env(fact, value);
     }
-    for (side, info) in [("SOURCE", parts.source()?), ("TARGET", parts.target()?)] {
-        for (fact, value) in facts(info) {
+    let source = match &parts.ends.source {
+        AnySource::Postgres(source) => postgres(source.info()),
+        AnySource::MySql(source) => mysql(source.info()),
+    };
+    let target = match &parts.ends.target {
+        AnyTarget::Postgres(target) => postgres(target.info()),
+        AnyTarget::MySql(target) => mysql(target.info()),
+    };
+    for (side, facts) in [("SOURCE", source), ("TARGET", target)] {
+        for (fact, value) in facts {
             command.env(format!("CUTWATER_{side}_{fact}"), value);
         }
         // A URL may hold a password, and the command's environment is not the place for one.
@@ -55,7 +66,16 @@ fn results(done: &CutoverReport) -> Vec<(&'static str, String)> {
     results
 }
 
-fn facts(info: &ConnInfo) -> Vec<(&'static str, String)> {
+/// Of a server of MySQL or MariaDB.
+fn mysql(info: &MyConnInfo) -> Vec<(&'static str, String)> {
+    let (host, port) = match &info.host {
+        MyHost::Tcp(name, port) => (name.clone(), *port),
+        MyHost::Socket(path) => (path.display().to_string(), 3306),
+    };
+    vec![("HOST", host), ("PORT", port.to_string()), ("DATABASE", info.database.clone().unwrap_or_default())]
+}
+
+fn postgres(info: &ConnInfo) -> Vec<(&'static str, String)> {
     let (host, port) = match info.hosts.first() {
         Some(Host::Tcp(name, port)) => (name.clone(), *port),
         Some(Host::Unix(path, port)) => (path.display().to_string(), *port),

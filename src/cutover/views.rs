@@ -8,13 +8,20 @@ use crate::error::{Error, Kind, Result};
 use crate::postgres::{Client, connect};
 use crate::target::postgres::views::{self, View};
 
-async fn target(parts: &Parts) -> Result<Client> {
-    connect(parts.target()?, &format!("cutwater_{}_views", parts.name())).await
+/// Only a Postgres target has them.
+async fn target(parts: &Parts) -> Result<Option<Client>> {
+    match parts.postgres_target() {
+        Some(info) => Ok(Some(connect(info, &format!("cutwater_{}_views", parts.name())).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Those that will be refreshed.
 pub(super) async fn stale(parts: &Parts) -> Result<Vec<View>> {
-    parts.ends.state.stale_views(&target(parts).await?).await
+    match target(parts).await? {
+        Some(client) => parts.ends.state.stale_views(&client).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Refreshes them while clients work on the target. What fails is reported and is no error: the cutover is done.
@@ -24,7 +31,7 @@ pub(super) async fn refresh(
     report: Reporter<'_>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    let client = target(parts).await?;
+    let Some(client) = target(parts).await? else { return Ok(()) };
     let stale = parts.ends.state.stale_views(&client).await?;
     if stale.is_empty() {
         return Ok(());
@@ -39,8 +46,7 @@ pub(super) async fn refresh(
         Ok(refreshed) => (refreshed.failed, None),
         // Which of them were done is in the state.
         Err(error) => {
-            let left = async { parts.ends.state.stale_views(&target(parts).await?).await };
-            (left.await.unwrap_or_else(|_| stale.clone()), Some(error.why().to_owned()))
+            (self::stale(parts).await.unwrap_or_else(|_| stale.clone()), Some(error.why().to_owned()))
         }
     };
     done.views_refreshed = (stale.len() - left.len()) as u64;

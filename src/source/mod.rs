@@ -20,6 +20,7 @@
 //! | a head that holds what was just seen ([`Source::head_of_seen`]) | asynchronous commits | the head |
 
 mod any;
+pub mod fence;
 mod membership;
 pub mod mysql;
 pub mod postgres;
@@ -40,6 +41,7 @@ use crate::error::{Error, Kind, Result};
 use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
 
 pub use any::{AnySnapshot, AnySource, AnyStream};
+pub use fence::AnyFence;
 pub use membership::Membership;
 
 /// Who the source is. Stored with the checkpoint: a position means nothing on another server or timeline (TRAPS 2).

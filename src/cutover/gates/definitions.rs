@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::checks::{few, names};
+use super::checks::few;
+use super::postgres::names;
 use super::{Look, Verdict};
 use crate::error::{Context, Result};
 use crate::postgres::Client;
@@ -28,9 +29,9 @@ struct Definition {
 pub(super) async fn alike(look: &Look<'_>) -> Result<Verdict> {
     let tables: Vec<TableName> =
         look.parts.plan.tables().filter(|table| !table.reshaped).map(|table| table.source.name.clone()).collect();
-    let wanted = definitions(&look.source, &tables).await?;
-    let found: HashMap<_, _> = definitions(&look.target, &tables).await?.into_iter().collect();
-    let printed_alike = major(&look.source).await? == major(&look.target).await?;
+    let wanted = definitions(look.source()?, &tables).await?;
+    let found: HashMap<_, _> = definitions(look.target()?, &tables).await?.into_iter().collect();
+    let printed_alike = major(look.source()?).await? == major(look.target()?).await?;
     let (mut differing, mut statements) = (Vec::new(), Vec::new());
     for ((table, column), here) in &wanted {
         // A partition, or a column, that is not there is another gate's business.

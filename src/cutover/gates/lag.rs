@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Look, Verdict};
 use crate::error::Result;
-use crate::source::postgres::head;
+use crate::source::Source;
 
 /// How long the hold may be looked for, beyond its own length.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,11 +49,11 @@ async fn closed(look: &Look<'_>, limit: Duration, hold: Duration) -> Result<Verd
 
 /// Takes the source's head and the time until the checkpoint has reached it; `None` if that takes longer than `limit`.
 async fn sample(look: &Look<'_>, limit: Duration) -> Result<Option<Duration>> {
+    let head = look.parts.ends.source.head_of_seen().await?;
     let started = Instant::now();
-    let head = head::of_seen(&look.source).await?;
     loop {
         let checkpoint = look.parts.ends.state.checkpoint().await?;
-        if checkpoint.is_some_and(|checkpoint| checkpoint.position >= head) {
+        if checkpoint.is_some_and(|checkpoint| checkpoint.position.reaches(&head)) {
             return Ok(Some(started.elapsed()).filter(|lag| *lag <= limit));
         }
         if started.elapsed() > limit {

@@ -13,7 +13,7 @@ const PROOF: Duration = Duration::from_secs(60);
 pub(super) async fn can_be_made(look: &Look<'_>) -> Result<Verdict> {
     let state = &look.parts.ends.state;
     let waiting = state.late().await?;
-    let trial = late::trial(&look.target, state, &waiting, PROOF).await?;
+    let trial = late::trial(look.target()?, state, &waiting, PROOF).await?;
     let Some(words) = trial.waiting else { return Ok(Verdict::open("foreign keys and triggers")) };
     if !trial.refused.is_empty() {
         let fix = "on the target, give the role of [target] url what is missing; or wait for the lock";

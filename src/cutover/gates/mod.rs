@@ -7,7 +7,9 @@ mod checks;
 mod definitions;
 mod lag;
 mod late;
+mod mysql;
 mod objects;
+mod postgres;
 mod views;
 
 use std::fmt::Write as _;
@@ -17,9 +19,11 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, Parts, Progress, Reporter, journal};
+use super::{Options, Parts, Progress, Reporter};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, connect};
+use crate::source::AnySource;
+use crate::target::AnyTarget;
 use crate::target::state::Migration;
 use crate::verify::changed::Scope;
 
@@ -123,38 +127,83 @@ impl Gates {
 struct Look<'a> {
     parts: &'a Parts,
     options: &'a Options,
-    source: Client,
-    target: Client,
+    /// The source, if it is a Postgres server: the gates that use it are those of such a pair.
+    source: Option<Client>,
+    /// The same of the target.
+    target: Option<Client>,
     migration: Migration,
     /// What the comparison behind the fence would read now.
     scope: Scope,
 }
 
+impl Look<'_> {
+    fn source(&self) -> Result<&Client> {
+        self.source.as_ref().ok_or_else(|| Error::new(Kind::Internal, "this gate is for a Postgres source"))
+    }
+
+    fn target(&self) -> Result<&Client> {
+        self.target.as_ref().ok_or_else(|| Error::new(Kind::Internal, "this gate is for a Postgres target"))
+    }
+}
+
 type Check = for<'a> fn(&'a Look<'_>) -> BoxFuture<'a, Result<Verdict>>;
 
-/// The gates, in the order they are shown. The lag comes last, so that it was low just before the fence is taken.
-const GATES: &[(&str, Check)] = &[
+/// The gates between two Postgres servers, in the order they are shown. The lag comes last, so that it was low just before
+/// the fence is taken.
+const POSTGRES: &[(&str, Check)] = &[
     ("snapshot", |look| Box::pin(checks::snapshot(look))),
     ("run-alive", |look| Box::pin(checks::run_alive(look))),
     ("paused", |look| Box::pin(checks::paused(look))),
-    ("published", |look| Box::pin(checks::published(look))),
+    ("published", |look| Box::pin(postgres::published(look))),
     ("verify", |look| Box::pin(checks::verify(look))),
     ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
     ("divergences", |look| Box::pin(checks::divergences(look))),
-    ("fence", |look| Box::pin(checks::fence_possible(look))),
-    ("target-writable", |look| Box::pin(checks::target_writable(look))),
-    ("statistics", |look| Box::pin(checks::statistics(look))),
-    ("indexes", |look| Box::pin(checks::indexes(look))),
-    ("columns", |look| Box::pin(checks::columns(look))),
+    ("fence", |look| Box::pin(postgres::fence_possible(look))),
+    ("target-writable", |look| Box::pin(postgres::target_writable(look))),
+    ("statistics", |look| Box::pin(postgres::statistics(look))),
+    ("indexes", |look| Box::pin(postgres::indexes(look))),
+    ("columns", |look| Box::pin(postgres::columns(look))),
     ("defaults", |look| Box::pin(definitions::alike(look))),
-    ("constraints", |look| Box::pin(checks::constraints(look))),
+    ("constraints", |look| Box::pin(postgres::constraints(look))),
     ("objects", |look| Box::pin(objects::complete(look))),
     ("late-constraints", |look| Box::pin(late::can_be_made(look))),
     ("materialized-views", |look| Box::pin(views::filled(look))),
     ("sequences", |look| Box::pin(checks::sequences(look))),
-    ("long-transaction", |look| Box::pin(checks::long_transactions(look))),
+    ("long-transaction", |look| Box::pin(postgres::long_transactions(look))),
     ("lag", |look| Box::pin(lag::low(look))),
 ];
+
+/// Those from MySQL or MariaDB to Postgres. What is published, and what the catalogues of two Postgres servers have in
+/// common, cannot be asked of such a source.
+const MYSQL_TO_POSTGRES: &[(&str, Check)] = &[
+    ("snapshot", |look| Box::pin(checks::snapshot(look))),
+    ("run-alive", |look| Box::pin(checks::run_alive(look))),
+    ("paused", |look| Box::pin(checks::paused(look))),
+    ("verify", |look| Box::pin(checks::verify(look))),
+    ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
+    ("divergences", |look| Box::pin(checks::divergences(look))),
+    ("fence", |look| Box::pin(mysql::fence_possible(look))),
+    ("target-writable", |look| Box::pin(postgres::target_writable(look))),
+    ("statistics", |look| Box::pin(postgres::statistics(look))),
+    ("indexes", |look| Box::pin(postgres::indexes(look))),
+    ("columns", |look| Box::pin(postgres::columns(look))),
+    ("constraints", |look| Box::pin(postgres::all_validated(look))),
+    ("late-constraints", |look| Box::pin(late::can_be_made(look))),
+    ("sequences", |look| Box::pin(checks::sequences(look))),
+    ("long-transaction", |look| Box::pin(mysql::long_transactions(look))),
+    ("lag", |look| Box::pin(lag::low(look))),
+];
+
+/// The gates of a pair.
+fn gates_of(parts: &Parts) -> Result<&'static [(&'static str, Check)]> {
+    match (&parts.ends.source, &parts.ends.target) {
+        (AnySource::Postgres(_), AnyTarget::Postgres(_)) => Ok(POSTGRES),
+        (AnySource::MySql(_), AnyTarget::Postgres(_)) => Ok(MYSQL_TO_POSTGRES),
+        (AnySource::MySql(_), AnyTarget::MySql(_)) | (AnySource::Postgres(_), AnyTarget::MySql(_)) => {
+            Err(parts.not_between())
+        }
+    }
+}
 
 /// Looks at every gate once.
 pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
@@ -162,12 +211,19 @@ pub async fn look(parts: &Parts, options: &Options) -> Result<Gates> {
     let migration = migration.ok_or_else(|| {
         Error::new(Kind::Refused, "nothing was migrated yet").fix("cutwater run, and let it catch up")
     })?;
-    let source = journal::source(parts).await?;
-    let target = connect(parts.target()?, &format!("cutwater_{}_gates", parts.name())).await?;
+    let checks = gates_of(parts)?;
+    let source = match &parts.ends.source {
+        AnySource::Postgres(source) => Some(connect(source.info(), &format!("cutwater_{}_fence", parts.name())).await?),
+        AnySource::MySql(_) => None,
+    };
+    let target = match parts.postgres_target() {
+        Some(info) => Some(connect(info, &format!("cutwater_{}_gates", parts.name())).await?),
+        None => None,
+    };
     let scope = Scope::of(&parts.ends, &parts.plan, migration.verify.as_ref()).await?;
     let look = Look { parts, options, source, target, migration, scope };
-    let mut gates = Vec::with_capacity(GATES.len());
-    for &(name, check) in GATES {
+    let mut gates = Vec::with_capacity(checks.len());
+    for &(name, check) in checks {
         let verdict = check(&look).await.with_context(|| format!("gate {name}"))?;
         gates.push(Gate { name, verdict });
     }

@@ -24,7 +24,7 @@ struct Object {
 pub(super) async fn complete(look: &Look<'_>) -> Result<Verdict> {
     let tables: Vec<TableName> =
         look.parts.plan.tables().filter(|table| !table.reshaped).map(|table| table.source.name.clone()).collect();
-    let (wanted, found) = (objects(&look.source, &tables).await?, objects(&look.target, &tables).await?);
+    let (wanted, found) = (objects(look.source()?, &tables).await?, objects(look.target()?, &tables).await?);
     let mut there: HashSet<(&str, &TableName, &str)> = HashSet::new();
     for object in &found {
         there.insert((&object.kind, &object.table, &object.name));

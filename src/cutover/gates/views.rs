@@ -6,8 +6,8 @@ use crate::target::postgres::views;
 
 /// None is empty that the source has filled. Those that the target does not have are listed as not carried.
 pub(super) async fn filled(look: &Look<'_>) -> Result<Verdict> {
-    let views = views::of(&look.target, &views::filled(&look.source).await?).await?;
-    let known = look.parts.ends.state.stale_views(&look.target).await?;
+    let views = views::of(look.target()?, &views::filled(look.source()?).await?).await?;
+    let known = look.parts.ends.state.stale_views(look.target()?).await?;
     let empty: Vec<&views::View> = views.iter().filter(|view| !view.filled).collect();
     let Some(first) = empty.first() else {
         return Ok(Verdict::open(format!("{} materialized views", views.len())));

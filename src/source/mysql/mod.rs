@@ -14,6 +14,7 @@
 
 mod assemble;
 pub mod binlog;
+pub mod fence;
 mod log;
 mod reader;
 mod setup;
@@ -51,6 +52,18 @@ impl MySource {
     /// The server at `info` as the source of the migration `name`.
     pub fn new(info: MyConnInfo, name: &str) -> MySource {
         MySource { inner: Arc::new(Inner { info, name: name.to_owned() }) }
+    }
+
+    /// Where it is.
+    pub fn info(&self) -> &MyConnInfo {
+        &self.inner.info
+    }
+
+    /// What the catalogue says of these tables.
+    async fn described(&self, names: &[TableName]) -> Result<Vec<Arc<TableSchema>>> {
+        let mut session = self.session().await?;
+        let found = definitions(&mut session, names.iter().map(|name| name.schema.clone())).await?;
+        Ok(found.into_iter().map(|found| found.table).filter(|table| names.contains(&table.name)).collect())
     }
 
     fn name(&self) -> &str {

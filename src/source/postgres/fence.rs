@@ -13,6 +13,7 @@
 //! | `lifted` | pass | `arm` |
 
 mod blockers;
+mod session;
 mod triggers;
 
 use std::time::{Duration, Instant};
@@ -23,8 +24,11 @@ use crate::change::Lsn;
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::Client;
 use crate::schema::{Patterns, TableName};
+use crate::source::fence::exactly;
+pub use crate::source::fence::{FenceState, FenceStep, Outcome, Request};
 
 pub use self::blockers::Blocker;
+pub use self::session::PgFence;
 use self::blockers::{blockers_of, clear_the_way};
 use self::triggers::{Relation, drop_triggers, function_name, function_sql, relations, trigger_names, trigger_sql};
 
@@ -35,27 +39,6 @@ const SHARE_OF_DEADLOCK_TIMEOUT: f64 = 0.7;
 const PAUSE: Duration = Duration::from_millis(150);
 /// A transaction open for longer than this is waited for without asking for locks: asking would stall every writer.
 const SHORT: f64 = 0.5;
-
-/// What is to be fenced.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// The migration.
-    pub migration: &'a str,
-    /// Its tables at the source, without partitions.
-    pub tables: &'a [TableName],
-    /// What decides whether a new table belongs to it.
-    pub patterns: &'a Patterns,
-    /// Names this attempt.
-    pub nonce: &'a str,
-    /// The migration's epoch when the attempt began.
-    pub epoch: i64,
-    /// How long the fence holds, counted from the try that succeeds.
-    pub max_downtime: Duration,
-    /// How long all tries together may take.
-    pub budget: Duration,
-    /// Where the database moves to, for the application's error message.
-    pub target: &'a str,
-}
 
 /// An armed fence.
 #[derive(Debug, Clone)]
@@ -70,30 +53,6 @@ pub struct Armed {
     pub tries: u32,
     /// Relations that carry it, partitions included.
     pub relations: usize,
-}
-
-/// The word in `cutwater.fence`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FenceStep {
-    /// Refuses until the deadline.
-    Armed,
-    /// Refuses for good: the cutover is past its point of no return.
-    Permanent,
-    /// Was taken back.
-    Lifted,
-}
-
-/// The row in `cutwater.fence`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FenceState {
-    /// Which attempt.
-    pub nonce: String,
-    /// What it is.
-    pub step: FenceStep,
-    /// When an armed one lets go, by the source's clock.
-    pub deadline: Option<Timestamp>,
-    /// Whether writes are refused now.
-    pub refuses: bool,
 }
 
 /// Takes the fence: locks all tables at once, checks the catalogue, makes triggers, function and marker, in one
@@ -208,21 +167,7 @@ pub async fn unchanged(client: &Client, tables: &[TableName], patterns: &Pattern
     let rows = client.query(include_str!("fence/tables_now.sql"), &[]).await?;
     let now: Vec<TableName> =
         rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
-    let commands = |tables: &[&TableName]| tables.iter().map(|t| t.pattern()).collect::<Vec<_>>().join(" ");
-    let names = |tables: Vec<&TableName>| tables.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
-    let new: Vec<_> = now.iter().filter(|t| patterns.includes(t) && !tables.contains(t)).collect();
-    if !new.is_empty() {
-        let why = format!("new since the migration began, and not migrated: {}", names(new.clone()));
-        return Err(Error::new(Kind::Schema, why)
-            .fix(format!("cutwater tables add {}   or exclude them in [source] tables", commands(&new))));
-    }
-    let gone: Vec<_> = tables.iter().filter(|t| !now.contains(t)).collect();
-    if !gone.is_empty() {
-        let fix = format!("cutwater tables remove {}", commands(&gone));
-        let why = format!("gone from the source since the migration began: {}", names(gone));
-        return Err(Error::new(Kind::Schema, why).fix(fix));
-    }
-    Ok(())
+    exactly(&now, tables, patterns)
 }
 
 /// Who holds a lock on the tables (or a partition of them) that a fence would wait for.
@@ -328,11 +273,6 @@ pub async fn drop_all(client: &Client, migration: &str) -> Result<Vec<String>> {
         client.execute("DELETE FROM cutwater.fence WHERE migration = $1", &[&migration]).await?;
     }
     Ok(removed)
-}
-
-/// The process that serves `client`, to end it should its outcome become unknown.
-pub async fn session_pid(client: &Client) -> Result<i32> {
-    Ok(client.query_one("SELECT pg_backend_pid()", &[]).await.context("opening the fence's session")?.get(0))
 }
 
 /// Ends the session of an attempt whose outcome is unknown and waits until it is gone: what it had not committed by

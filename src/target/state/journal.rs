@@ -6,6 +6,7 @@ use super::access::State;
 use super::db::params;
 use super::migration::{to_json, words};
 use super::{Cutover, CutoverStep, Event, RunReport};
+use crate::change::Position;
 use crate::error::Result;
 
 impl State {
@@ -76,6 +77,15 @@ impl State {
         let sql = "INSERT INTO cutwater.cutover (migration, nonce, step, deadline) VALUES ($1, $2, $3, $4)";
         let params = params![self.name(), nonce, CutoverStep::Fencing.as_str(), deadline];
         self.execute("journalling the cutover", sql, params).await.map(drop)
+    }
+
+    /// Journals that everything up to `position`, which was read behind the fence, is durable: for a fence whose marker no
+    /// applier sees.
+    pub async fn note_drained(&self, nonce: &str, position: &Position) -> Result<()> {
+        let sql = "UPDATE cutwater.cutover SET drained_at = $3 WHERE migration = $1 AND nonce = $2";
+        let position = position.to_string();
+        let params = params![self.name(), nonce, &position];
+        self.execute("journalling the drain", sql, params).await.map(drop)
     }
 
     /// Journals a step: only from `from`, so that two drivers cannot both go on. Returns whether it was.
