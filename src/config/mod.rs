@@ -299,7 +299,7 @@ pub struct CutoverConfig {
 }
 
 /// How a MySQL or MariaDB source is fenced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FenceWay {
     /// The best of the next two that our rights allow.

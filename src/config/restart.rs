@@ -28,6 +28,10 @@ pub const MAY_CHANGE: &[&str] = &[
     "cutover.switch_command",
     "cutover.sequence_margin",
     "cutover.max_verify_age",
+    "cutover.fence",
+    "cutover.fence_command",
+    "cutover.unfence_command",
+    "cutover.keep_accounts",
     "telemetry.listen",
     "telemetry.log",
 ];

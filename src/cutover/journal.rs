@@ -55,7 +55,8 @@ impl Alone {
                 Ok(client.query_one(sql, &[&migration]).await?.get(0))
             }
             Alone::MySql(session) => {
-                let rows = session.rows_with("SELECT GET_LOCK(?, 0)", (format!("cutwater_{migration}_cutover"),)).await?;
+                let rows =
+                    session.rows_with("SELECT GET_LOCK(?, 0)", (format!("cutwater_{migration}_cutover"),)).await?;
                 Ok(rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() == Some("1"))
             }
         }

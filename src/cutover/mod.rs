@@ -40,10 +40,10 @@ use crate::config::CutoverConfig;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::ConnInfo;
 use crate::schema::{Patterns, TableName};
-use crate::source::{AnyFence, Source};
 use crate::source::fence::{Behind, FenceStep, Journalled};
-use crate::target::{AnyTarget, Target};
+use crate::source::{AnyFence, Source};
 use crate::target::state::{Cutover, CutoverStep};
+use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
 use crate::verify::Ends;
 

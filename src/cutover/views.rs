@@ -45,9 +45,7 @@ pub(super) async fn refresh(
     let (left, interrupted) = match refreshed {
         Ok(refreshed) => (refreshed.failed, None),
         // Which of them were done is in the state.
-        Err(error) => {
-            (self::stale(parts).await.unwrap_or_else(|_| stale.clone()), Some(error.why().to_owned()))
-        }
+        Err(error) => (self::stale(parts).await.unwrap_or_else(|_| stale.clone()), Some(error.why().to_owned())),
     };
     done.views_refreshed = (stale.len() - left.len()) as u64;
     done.views_stale = left

@@ -60,8 +60,7 @@ async fn read(parts: &Parts, source: &Client, target: &Client) -> Result<Sequenc
         fallbacks.push(TableName::new(schema, name.table.as_str()).sql());
         kept.push((name, row));
     }
-    let found =
-        target.query(include_str!("at_target.sql"), &[&owner_tables, &owner_columns, &fallbacks]).await?;
+    let found = target.query(include_str!("at_target.sql"), &[&owner_tables, &owner_columns, &fallbacks]).await?;
 
     let at_source = values(source, &kept.iter().map(|(name, _)| name.sql()).collect::<Vec<_>>()).await?;
     let here: Vec<Option<String>> = found.iter().map(|row| row.get(0)).collect();

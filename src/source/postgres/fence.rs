@@ -28,8 +28,8 @@ use crate::source::fence::exactly;
 pub use crate::source::fence::{FenceState, FenceStep, Outcome, Request};
 
 pub use self::blockers::Blocker;
-pub use self::session::PgFence;
 use self::blockers::{blockers_of, clear_the_way};
+pub use self::session::PgFence;
 use self::triggers::{Relation, drop_triggers, function_name, function_sql, relations, trigger_names, trigger_sql};
 
 /// How much of `deadlock_timeout` a try for the locks may take, all locks together. Below it, the application's

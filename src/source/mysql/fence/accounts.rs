@@ -129,7 +129,9 @@ pub(super) async fn end_sessions(session: &mut Session, rights: &Rights, account
         for row in &rows {
             let [Some(id), Some(user), host, ..] = &row[..] else { continue };
             let host = host.as_deref().unwrap_or_default();
-            if accounts.iter().any(|account| account.user == *user) && !kept(accounts, user, host) && *id != own.to_string()
+            if accounts.iter().any(|account| account.user == *user)
+                && !kept(accounts, user, host)
+                && *id != own.to_string()
             {
                 left.push(id.clone());
             }

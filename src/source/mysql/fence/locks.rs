@@ -87,7 +87,8 @@ pub(super) async fn prepared(session: &mut Session) -> Result<Vec<String>> {
     let rows = session.rows("XA RECOVER CONVERT XID").await.map_err(|error| {
         if error.why().contains("1401") {
             let why = "prepared XA transactions may not be looked at";
-            return Error::new(Kind::Privilege, why).fix("on the source   GRANT XA_RECOVER_ADMIN ON *.* TO <our account>;");
+            return Error::new(Kind::Privilege, why)
+                .fix("on the source   GRANT XA_RECOVER_ADMIN ON *.* TO <our account>;");
         }
         error
     });

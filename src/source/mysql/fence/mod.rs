@@ -207,10 +207,7 @@ impl MyFence {
         let Some(text) = text else {
             return Err(Error::new(Kind::Config, format!("[cutover] {key} is not set")));
         };
-        let facts = [
-            ("CUTWATER_MIGRATION", self.migration().to_owned()),
-            ("CUTWATER_DEADLINE", deadline.to_string()),
-        ];
+        let facts = [("CUTWATER_MIGRATION", self.migration().to_owned()), ("CUTWATER_DEADLINE", deadline.to_string())];
         command::run(key, &text, self.source.info(), &facts).await
     }
 
@@ -274,7 +271,8 @@ impl MyFence {
         let own = [self.driver.id().to_string(), self.holder.as_ref().map_or_else(String::new, |h| h.id().to_string())];
         for role in locks::ROLES {
             let begun = Instant::now();
-            while let Some(id) = locks::marked(&mut self.driver, &migration, role).await?.filter(|id| !own.contains(id)) {
+            while let Some(id) = locks::marked(&mut self.driver, &migration, role).await?.filter(|id| !own.contains(id))
+            {
                 if begun.elapsed() > Duration::from_secs(10) {
                     return Err(Error::new(Kind::Transient, format!("session {id} at the source does not end")));
                 }

@@ -20,9 +20,7 @@ impl MyFence {
 
     async fn pass(&mut self, request: &Request<'_>, behind: &Behind) -> Result<Outcome> {
         let row = row::read(&mut self.driver, request.migration).await?;
-        let ours = |row: &FenceRow| {
-            row.nonce == request.nonce && row.epoch == request.epoch && row.word == Word::Armed
-        };
+        let ours = |row: &FenceRow| row.nonce == request.nonce && row.epoch == request.epoch && row.word == Word::Armed;
         let Some(row) = row.filter(ours) else { return Ok(Outcome::Expired) };
         if self.until.is_none_or(|until| Instant::now() >= until) {
             return Ok(Outcome::Expired);

@@ -95,7 +95,10 @@ impl MyFence {
                 ] {
                     if !set {
                         let what = format!("[cutover] {key} is not set");
-                        obstacles.push(Obstacle::new(what, "both commands are needed: what stops writes, and what lets them go on"));
+                        obstacles.push(Obstacle::new(
+                            what,
+                            "both commands are needed: what stops writes, and what lets them go on",
+                        ));
                     }
                 }
             }

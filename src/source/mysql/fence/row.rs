@@ -6,8 +6,8 @@
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{Session, TextRow};
 
-use super::way::Way;
 use super::accounts::Account;
+use super::way::Way;
 
 /// What the row says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

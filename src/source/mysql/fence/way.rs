@@ -45,7 +45,8 @@ impl Rights {
     pub(super) async fn of(session: &mut Session) -> Result<Rights> {
         let mariadb = session.server().is_mariadb();
         let grants = session.rows("SHOW GRANTS").await?;
-        let sql = "SELECT 1 FROM information_schema.routines WHERE routine_schema = 'mysql' AND routine_name = 'rds_kill'";
+        let sql =
+            "SELECT 1 FROM information_schema.routines WHERE routine_schema = 'mysql' AND routine_name = 'rds_kill'";
         let rds_kill = session.value(sql).await?.is_some();
         let super_sets_read_only = !mariadb || session.server().version < (10, 11, 0);
         Ok(Rights { mariadb, super_sets_read_only, names: global(&grants), rds_kill })
@@ -136,7 +137,8 @@ mod tests {
 
     #[test]
     fn the_best_way_is_taken_that_is_allowed() {
-        let all = rights(true, &["GRANT ALL PRIVILEGES ON *.* TO `a`@`%` IDENTIFIED BY PASSWORD '*1' WITH GRANT OPTION"]);
+        let all =
+            rights(true, &["GRANT ALL PRIVILEGES ON *.* TO `a`@`%` IDENTIFIED BY PASSWORD '*1' WITH GRANT OPTION"]);
         assert_eq!(choose(FenceWay::Auto, &all, false), Ok(Way::ReadOnly));
         assert_eq!(choose(FenceWay::Auto, &all, true), Ok(Way::Accounts));
         let master = rights(
