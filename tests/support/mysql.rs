@@ -1,201 +1,41 @@
-//! Throw-away MySQL and MariaDB servers.
-//!
-//! In: which [`Programs`], and options. Out: a server of the test's own, ended and removed as the Postgres ones are
-//! ([`Throwaway`]). It can be a source and a target: a binary log of rows with GTIDs, full images and names, LOAD DATA
-//! LOCAL allowed. It forgets what it did not write in a power cut, not what was committed before a kill -9.
+//! Throw-away MySQL and MariaDB servers, as tests want them: what goes wrong is a panic.
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
 
-use cutwater::cli::demo::throwaway::Throwaway;
+use cutwater::cli::demo::my_server;
+pub use cutwater::cli::demo::my_server::{ADMIN, DATABASE, MyOptions};
 use cutwater::config::Url;
-use cutwater::error::{Context, Error, Kind, Result};
-use cutwater::mysql::{Flavour, MyConnInfo, Session};
-use rustix::process::Signal;
+use cutwater::error::Result;
+use cutwater::mysql::{MyConnInfo, Session};
 
 use super::mysql_programs::Programs;
 
-/// The account that may do everything, from everywhere; its password is its name.
-pub const ADMIN: &str = "admin";
-/// The database that is there.
-pub const DATABASE: &str = "shop";
-/// The account that Cutwater runs the server as when it is root.
-const ACCOUNTS: [&str; 2] = ["mysql", "nobody"];
+/// A server of the test's own.
+pub struct LocalMySql(my_server::LocalMySql);
 
-/// What a server is started with.
-#[derive(Debug, Clone, Default)]
-pub struct MyOptions {
-    arguments: Vec<String>,
-}
+impl Deref for LocalMySql {
+    type Target = my_server::LocalMySql;
 
-impl MyOptions {
-    /// A server that can be a source and a target.
-    pub fn new() -> Self {
-        MyOptions::default()
-    }
-
-    /// A setting of one's own, which wins over ours: `("gtid-mode", "OFF")`.
-    #[must_use]
-    pub fn setting(mut self, name: &str, value: &str) -> Self {
-        self.arguments.push(format!("--{name}={value}"));
-        self
-    }
-
-    /// MySQL: without GTIDs. MariaDB has them always; there the order of their numbers is no longer enforced.
-    #[must_use]
-    pub fn without_gtids(self, flavour: Flavour) -> Self {
-        match flavour {
-            Flavour::MySql => self.setting("gtid-mode", "OFF").setting("enforce-gtid-consistency", "OFF"),
-            Flavour::MariaDb => self.setting("gtid-strict-mode", "OFF"),
-        }
-    }
-
-    /// MySQL: JSON documents are logged as what changed in them.
-    #[must_use]
-    pub fn partial_json(self) -> Self {
-        self.setting("binlog-row-value-options", "PARTIAL_JSON")
-    }
-
-    /// Transactions (MySQL), or their events (MariaDB), are logged compressed.
-    #[must_use]
-    pub fn compressed(self, flavour: Flavour) -> Self {
-        match flavour {
-            Flavour::MySql => self.setting("binlog-transaction-compression", "ON"),
-            Flavour::MariaDb => self.setting("log-bin-compress", "ON").setting("log-bin-compress-min-len", "10"),
-        }
-    }
-
-    /// `FULL`, `MINIMAL` or `NOBLOB` rows.
-    #[must_use]
-    pub fn row_image(self, image: &str) -> Self {
-        self.setting("binlog-row-image", image)
-    }
-
-    /// Without the names of columns in the binary log.
-    #[must_use]
-    pub fn no_names(self) -> Self {
-        self.setting("binlog-row-metadata", "MINIMAL")
-    }
-
-    /// TLS with a certificate of one's own; clients' certificates are checked with `ca`.
-    #[must_use]
-    pub fn tls(self, ca: &str, cert: &str, key: &str) -> Self {
-        self.setting("ssl-ca", ca).setting("ssl-cert", cert).setting("ssl-key", key)
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
-/// A server of one's own.
-pub struct LocalMySql {
-    programs: Programs,
-    options: MyOptions,
-    server: Throwaway,
+impl DerefMut for LocalMySql {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl LocalMySql {
     /// Makes a data directory and starts a server over it. Takes a few seconds.
     pub async fn start(programs: Programs, options: MyOptions) -> LocalMySql {
-        let flavour = programs.flavour;
-        tokio::task::spawn_blocking(move || LocalMySql::start_blocking(programs, options))
-            .await
-            .unwrap()
-            .with_context(|| format!("starting a throw-away {flavour} server"))
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn start_blocking(programs: Programs, options: MyOptions) -> Result<LocalMySql> {
-        let server = Throwaway::new("cutwater-my-", &ACCOUNTS, Signal::KILL)?;
-        let mut local = LocalMySql { programs, options, server };
-        local.initialize()?;
-        local.write_init_file()?;
-        let LocalMySql { programs, options, server } = &mut local;
-        server.launch_on_a_free_port(|server| launch(programs, options, server))?;
-        Ok(local)
-    }
-
-    fn initialize(&self) -> Result<()> {
-        let mut command = match &self.programs.install {
-            Some(install) => {
-                let mut command = self.server.program(install);
-                command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-                command
-            }
-            None => {
-                let mut command = self.server.program(&self.programs.server);
-                command.args(["--no-defaults", "--initialize-insecure", "--innodb-redo-log-capacity=16M"]);
-                command
-            }
-        };
-        command.args(&self.programs.arguments).arg(format!("--datadir={}", self.server.data_directory().display()));
-        // Not /tmp: a server that starts removes what others have there of temporary tables.
-        command.arg(format!("--tmpdir={}", self.server.folder().display()));
-        let output = command.output().with_context(|| format!("running {}", command.get_program().display()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = [output.stdout, output.stderr].concat();
-        Err(Error::new(Kind::Io, String::from_utf8_lossy(&said).trim().to_owned()).context("the data directory"))
-    }
-
-    /// Runs before the server answers anybody, at every start. A statement a line.
-    fn write_init_file(&self) -> Result<()> {
-        let path = self.init_file();
-        std::fs::write(
-            &path,
-            format!(
-                "SET sql_log_bin = 0;\n\
-                 CREATE USER IF NOT EXISTS '{ADMIN}'@'%' IDENTIFIED BY '{ADMIN}';\n\
-                 GRANT ALL ON *.* TO '{ADMIN}'@'%' WITH GRANT OPTION;\n\
-                 CREATE DATABASE IF NOT EXISTS {DATABASE};\n"
-            ),
-        )?;
-        self.server.give(&path)
-    }
-
-    fn init_file(&self) -> PathBuf {
-        self.server.folder().join("init.sql")
-    }
-
-    /// MySQL or MariaDB.
-    pub fn flavour(&self) -> Flavour {
-        self.programs.flavour
-    }
-
-    /// The port on 127.0.0.1; it stays the same over restarts.
-    pub fn port(&self) -> u16 {
-        self.server.port()
-    }
-
-    /// The file of its Unix socket.
-    pub fn socket(&self) -> PathBuf {
-        socket(&self.server)
-    }
-
-    /// The data directory.
-    pub fn data_directory(&self) -> PathBuf {
-        self.server.data_directory()
-    }
-
-    /// Everything the server has logged so far.
-    pub fn log(&self) -> String {
-        self.server.log()
-    }
-
-    /// The administrator's URL.
-    pub fn url(&self, database: &str) -> String {
-        self.url_of(ADMIN, ADMIN, database)
-    }
-
-    /// The URL of another account.
-    pub fn url_of(&self, user: &str, password: &str, database: &str) -> String {
-        let scheme = if self.flavour() == Flavour::MariaDb { "mariadb" } else { "mysql" };
-        let password = percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
-        format!("{scheme}://{user}:{password}@127.0.0.1:{}/{database}", self.port())
+        LocalMySql(my_server::LocalMySql::start(programs, options).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
     /// A session of the administrator.
     pub async fn connect(&self, database: &str) -> Session {
-        connect(&self.url(database)).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+        self.0.connect(database).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Runs statements as administrator.
@@ -205,86 +45,31 @@ impl LocalMySql {
 
     /// Stops the server as an administrator would, and waits for its end.
     pub fn stop(&mut self) {
-        self.server.end(Signal::TERM, Duration::from_secs(60)).unwrap();
+        self.0.stop().unwrap();
     }
 
     /// Ends the server as the kernel's out-of-memory killer would.
     pub fn crash(&mut self) {
-        self.server.end(Signal::KILL, Duration::from_secs(10)).unwrap();
+        self.0.crash().unwrap();
     }
 
     /// Starts the server again, on its old port and data.
     pub fn start_again(&mut self) {
-        launch(&self.programs, &self.options, &mut self.server).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// Other options from the next start on.
-    pub fn set(&mut self, options: MyOptions) {
-        self.options = options;
+        self.0.start_again().unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Copies everything the server has, while it is down.
     pub fn keep_a_copy(&self) -> tempfile::TempDir {
-        self.server.keep_a_copy().unwrap()
+        self.process().keep_a_copy().unwrap()
     }
 
     /// Puts a copy in the place of everything the server has, while it is down.
     pub fn restore(&self, copy: &tempfile::TempDir) {
-        self.server.restore(copy).unwrap();
+        self.process().restore(copy).unwrap();
     }
 }
 
 /// A session by URL.
 pub async fn connect(url: &str) -> Result<Session> {
     cutwater::mysql::connect(&MyConnInfo::parse(&Url::new(url))?, "cutwater_test").await
-}
-
-fn socket(server: &Throwaway) -> PathBuf {
-    server.folder().join("my.sock")
-}
-
-fn launch(programs: &Programs, options: &MyOptions, server: &mut Throwaway) -> Result<()> {
-    let command = command(programs, options, server);
-    server.launch(command, Duration::from_secs(120), |_, log| log.contains("ready for connections"))
-}
-
-fn command(programs: &Programs, options: &MyOptions, server: &Throwaway) -> Command {
-    let mut command = server.program(&programs.server);
-    let path = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
-    command.arg("--no-defaults").args(&programs.arguments).args([
-        path("datadir", server.data_directory()),
-        path("socket", socket(server)),
-        path("pid-file", server.folder().join("pid")),
-        path("init-file", server.folder().join("init.sql")),
-        path("tmpdir", server.folder().to_owned()),
-        format!("--port={}", server.port()),
-    ]);
-    command.args([
-        "--bind-address=127.0.0.1",
-        "--server-id=1",
-        "--log-bin=binlog",
-        "--binlog-format=ROW",
-        "--binlog-row-image=FULL",
-        "--binlog-row-metadata=FULL",
-        "--sync-binlog=0",
-        // Written at every commit, flushed to the disk once a second: it survives a kill, not a power cut.
-        "--innodb-flush-log-at-trx-commit=2",
-        "--innodb-buffer-pool-size=64M",
-        "--local-infile=ON",
-        "--character-set-server=utf8mb4",
-        "--max-connections=150",
-    ]);
-    command.args(match programs.flavour {
-        Flavour::MySql => &[
-            "--gtid-mode=ON",
-            "--enforce-gtid-consistency=ON",
-            "--mysqlx=OFF",
-            "--performance-schema=OFF",
-            "--secure-file-priv=",
-            "--innodb-redo-log-capacity=64M",
-        ][..],
-        Flavour::MariaDb => &["--gtid-strict-mode=ON", "--log-slave-updates=ON", "--innodb-log-file-size=32M"][..],
-    });
-    command.args(&options.arguments);
-    command
 }

@@ -12,22 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+pub use cutwater::cli::demo::my_programs::Programs;
+use cutwater::cli::demo::my_programs::{in_folder, in_tree, installed, major};
 use cutwater::mysql::Flavour;
 
 use super::mysql::{LocalMySql, MyOptions};
-
-/// A server's programs.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// MySQL or MariaDB.
-    pub flavour: Flavour,
-    /// `mysqld` or `mariadbd`.
-    pub server: PathBuf,
-    /// MariaDB: what makes a data directory.
-    pub install: Option<PathBuf>,
-    /// Where a server that is not installed finds its own files.
-    pub arguments: Vec<String>,
-}
 
 /// Which server a test wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,13 +88,12 @@ fn find(wanted: Wanted) -> Result<Programs, String> {
     if let Some(folder) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
         let folder = PathBuf::from(folder);
         return in_folder(flavour, &folder)
+            .map(with_plugins)
             .ok_or_else(|| format!("{variable}={} holds no {flavour} server", folder.display()));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let machine = std::iter::once(PathBuf::from("/usr/sbin")).chain(std::env::split_paths(&path));
     let new_enough = |programs: &Programs| wanted != Wanted::MariaDb11 || major(&programs.server) >= Some(11);
-    if let Some(found) = machine.into_iter().find_map(|folder| in_folder(flavour, &folder).filter(new_enough)) {
-        return Ok(found);
+    if let Some(found) = installed(flavour, new_enough) {
+        return Ok(with_plugins(found));
     }
     let Some(name) = wanted.fetched() else {
         return Err(format!(
@@ -125,56 +113,9 @@ fn find(wanted: Wanted) -> Result<Programs, String> {
     })
 }
 
-/// `mariadbd  Ver 11.8.3-MariaDB for …`
-fn major(program: &Path) -> Option<u32> {
-    let output = Command::new(program).args(["--no-defaults", "--version"]).output().ok()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    said.split_once("Ver ")?.1.split('.').next()?.trim().parse().ok()
-}
-
-/// An installed server.
-fn in_folder(flavour: Flavour, folder: &Path) -> Option<Programs> {
-    let name = match flavour {
-        Flavour::MySql => "mysqld",
-        Flavour::MariaDb => "mariadbd",
-    };
-    let server = usable(flavour, &folder.join(name))?;
-    let install = match flavour {
-        Flavour::MySql => None,
-        Flavour::MariaDb => {
-            let beside = [folder.join("mariadb-install-db"), folder.join("../bin/mariadb-install-db")];
-            Some(beside.into_iter().find(|path| path.is_file())?)
-        }
-    };
-    let plugins = std::env::var("CUTWATER_TEST_MARIADB_PLUGINS").ok().filter(|_| flavour == Flavour::MariaDb);
-    let arguments = plugins.map(|folder| format!("--plugin-dir={folder}")).into_iter().collect();
-    Some(Programs { flavour, server, install, arguments })
-}
-
-/// What `fetch-mysql.sh` made.
-fn in_tree(flavour: Flavour, tree: &Path) -> Option<Programs> {
-    let tree = tree.canonicalize().ok()?;
-    let argument = |name: &str, folder: &str| format!("--{name}={}", tree.join(folder).display());
-    let mut arguments = vec![argument("basedir", ""), argument("plugin-dir", "plugin")];
-    match flavour {
-        Flavour::MySql => {
-            arguments.push(argument("lc-messages-dir", "share/mysql"));
-            arguments.push(argument("character-sets-dir", "share/mysql/charsets"));
-            let server = usable(flavour, &tree.join("sbin/mysqld"))?;
-            Some(Programs { flavour, server, install: None, arguments })
-        }
-        Flavour::MariaDb => {
-            arguments.push(argument("lc-messages-dir", "share/mariadb"));
-            arguments.push(argument("character-sets-dir", "share/mariadb/charsets"));
-            let server = usable(flavour, &tree.join("sbin/mariadbd"))?;
-            Some(Programs { flavour, server, install: Some(tree.join("bin/mariadb-install-db")), arguments })
-        }
-    }
-}
-
-/// The program, if it runs and is of this flavour: MariaDB's packages have a `mysqld` too.
-fn usable(flavour: Flavour, program: &Path) -> Option<PathBuf> {
-    let output = Command::new(program).args(["--no-defaults", "--version"]).output().ok()?;
-    let mariadb = String::from_utf8_lossy(&output.stdout).contains("MariaDB");
-    (output.status.success() && mariadb == (flavour == Flavour::MariaDb)).then(|| program.to_owned())
+/// An installed MariaDB, with its folder of plugins if that is named.
+fn with_plugins(mut programs: Programs) -> Programs {
+    let named = std::env::var("CUTWATER_TEST_MARIADB_PLUGINS").ok().filter(|_| programs.flavour == Flavour::MariaDb);
+    programs.arguments.extend(named.map(|folder| format!("--plugin-dir={folder}")));
+    programs
 }

@@ -6,11 +6,8 @@ use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
 
-use super::server::{LocalPostgres, SUPERUSER};
+use super::home::Home;
 use crate::error::{Context, Error, Kind, Result};
-
-/// The database's name on both servers.
-pub(super) const DATABASE: &str = "shop";
 
 /// The binary and its config file.
 pub(super) struct Engine {
@@ -35,21 +32,21 @@ pub(super) struct Answer {
 impl Engine {
     /// Writes the config. It stands in the source's folder, under the name that `watchdog.sh` looks for, so that our
     /// commands end with the servers if the demo is killed.
-    pub(super) fn new(source: &LocalPostgres, target: &LocalPostgres) -> Result<Engine> {
+    pub(super) fn new(source: &Home, target: &Home) -> Result<Engine> {
         let folder = source.folder().to_owned();
         let switch = format!("touch '{}'", folder.join("switch").display());
         let config = format!(
             "[migration]\nname = \"demo\"\n\n[source]\nurl = {}\n\n[target]\nurl = {}\n\n[cutover]\nswitch_command = {}\n",
-            quoted(&source.url(SUPERUSER, DATABASE)),
-            quoted(&target.url(SUPERUSER, DATABASE)),
+            quoted(&source.url()),
+            quoted(&target.url()),
             quoted(&switch),
         );
         fs::write(folder.join("cutwater.toml"), config).context("writing the demo's config")?;
         // pg_dump must not be older than the servers: the one beside them is not.
         let others = std::env::var_os("PATH").unwrap_or_default();
-        let path =
-            std::env::join_paths(std::iter::once(source.programs().to_owned()).chain(std::env::split_paths(&others)))
-                .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+        let beside = source.programs().or_else(|| target.programs());
+        let path = std::env::join_paths(beside.into_iter().chain(std::env::split_paths(&others)))
+            .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
         Ok(Engine { program: std::env::current_exe()?, folder, path })
     }
 

@@ -7,7 +7,10 @@
 
 mod checksum;
 mod engine;
+pub mod home;
 mod lag;
+pub mod my_programs;
+pub mod my_server;
 mod outcome;
 mod screen;
 pub mod server;
@@ -19,11 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::checksum::Frozen;
-use self::engine::{DATABASE, Engine, Run};
+use self::engine::{Engine, Run};
+use self::home::{DATABASE, Home};
 use self::lag::LagSampler;
 use self::outcome::Outcome;
 use self::screen::Screen;
-use self::server::{LocalPostgres, SUPERUSER, ServerOptions};
 use self::workload::{Session, Workload, Writer, WriterOptions};
 use crate::cli::{Context, Ended, human, output};
 use crate::error::{Error, Kind, Result};
@@ -36,6 +39,12 @@ const CONNECTIONS: u32 = 4;
 /// `demo`
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
+    /// What the database moves away from
+    #[arg(long, value_enum, default_value_t = home::Kind::Postgres, value_name = "ENGINE")]
+    pub from: home::Kind,
+    /// What it moves to
+    #[arg(long, value_enum, default_value_t = home::Kind::Postgres, value_name = "ENGINE")]
+    pub to: home::Kind,
     /// Rows that are there before the migration begins
     #[arg(long, default_value_t = 300_000, value_name = "N")]
     pub rows: u64,
@@ -52,8 +61,8 @@ pub struct DemoArgs {
 
 /// Both servers.
 struct Stage {
-    source: LocalPostgres,
-    target: LocalPostgres,
+    source: Home,
+    target: Home,
 }
 
 /// Runs the demo and prints the proof.
@@ -71,8 +80,8 @@ pub async fn run(context: &Context, args: &DemoArgs) -> Result<Ended> {
         output::print(&outcome.text());
     }
     if args.keep {
-        let url = |server: &LocalPostgres| server.url(SUPERUSER, DATABASE);
-        let note = format!("source  {}\ntarget  {}\nBoth run until Ctrl-C.", url(&stage.source), url(&stage.target));
+        let (source, target) = (stage.source.url(), stage.target.url());
+        let note = format!("source  {source}\ntarget  {target}\nBoth run until Ctrl-C.");
         screen::note(&note);
         context.shutdown.cancelled().await;
     }
@@ -87,22 +96,22 @@ pub async fn run(context: &Context, args: &DemoArgs) -> Result<Ended> {
 
 async fn play(args: &DemoArgs) -> Result<(Stage, Outcome)> {
     let screen = Screen::new();
-    screen.now("servers", "starting two Postgres servers");
-    let start = || LocalPostgres::start(ServerOptions::new());
-    let (source, target) = tokio::try_join!(start(), start())?;
-    for server in [&source, &target] {
-        server.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await?;
-    }
+    let kinds = match (args.from, args.to) {
+        (from, to) if from == to => format!("two {from} servers"),
+        (from, to) => format!("a {from} and a {to} server"),
+    };
+    screen.now("servers", &format!("starting {kinds}"));
+    let (source, target) = tokio::try_join!(Home::start(args.from), Home::start(args.to))?;
     screen.done("servers", &format!("two of our own, {} and {}", source.label(), target.label()));
     let outcome = migrate(args, &screen, &source, &target).await?;
     Ok((Stage { source, target }, outcome))
 }
 
 /// Everything from the first row to the proof.
-async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, target: &LocalPostgres) -> Result<Outcome> {
+async fn migrate(args: &DemoArgs, screen: &Screen, source: &Home, target: &Home) -> Result<Outcome> {
     let workload = Workload::of_rows(args.rows);
     screen.now("rows", "filling the source");
-    let home = source.url(SUPERUSER, DATABASE);
+    let home = source.url();
     let origin = workload::Engine::of(&home);
     workload.install(&mut Session::connect(&home, origin).await?).await?;
     let tables = Workload::TABLES.len() as u64;
@@ -133,9 +142,9 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, targe
     let switch = tokio::spawn(switch(
         engine.switch_file(),
         Session::connect(&home, origin).await?,
-        Session::connect(&target.url(SUPERUSER, DATABASE), origin).await?,
+        Session::connect(&target.url(), origin).await?,
         writer.clone(),
-        target.url(SUPERUSER, DATABASE),
+        target.url(),
     ));
     let switch = AbortOnDrop(switch);
     let cutover =
@@ -158,7 +167,7 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &LocalPostgres, targe
 
     screen.now("proof", "comparing both ends and the writer's record");
     let tables = checksum::compare(frozen_source, frozen_target).await?;
-    let writes = record.prove(&mut Session::connect(&target.url(SUPERUSER, DATABASE), origin).await?).await?;
+    let writes = record.prove(&mut Session::connect(&target.url(), origin).await?).await?;
     Ok(Outcome {
         source: format!("{}/{DATABASE}", source.label()),
         target: format!("{}/{DATABASE}", target.label()),
