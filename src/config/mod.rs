@@ -90,6 +90,12 @@ pub struct SourceConfig {
     /// prints the statements. Default: Cutwater makes one called `cutwater_<name>`.
     #[serde(default)]
     pub publication: Option<String>,
+    /// MySQL and MariaDB: the server id by which the source knows the reader of its log, as it knows a replica. One that
+    /// neither the source nor a replica of it has; the nine after it are for streams beside the migration's own. Default:
+    /// made from the migration's name.
+    #[serde(default)]
+    #[schemars(extend("x-unit" = "id"))]
+    pub server_id: Option<u32>,
     /// How much log (WAL) the source may keep for us, as a size (`"120GB"`). None by default: then only the server's own
     /// `max_slot_wal_keep_size` is a limit. `status`, the metrics and the log tell the room that is left, and how long it
     /// lasts at the present rate. It is watched by a live `run`; while none is alive, only the server's limit holds.

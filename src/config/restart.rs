@@ -7,6 +7,7 @@
 pub const MAY_CHANGE: &[&str] = &[
     "source.slot",
     "source.publication",
+    "source.server_id",
     "source.max_retained",
     "source.on_limit",
     "source.heartbeat",

@@ -40,6 +40,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         Matches::parse(&rule.pattern).map_err(|error| pattern(&at("match"), &error))?;
         Rules::parse([(rule.pattern.as_str(), rule.ty.as_str())]).map_err(|error| pattern(&at("type"), &error))?;
     }
+    if config.source.server_id.is_some_and(|id| id == 0 || id > u32::MAX - 9) {
+        return Err(wrong("source.server_id", "from 1 to 4294967286: the nine after it are taken too"));
+    }
     let positive = [
         ("snapshot.workers", config.snapshot.workers as u64),
         ("snapshot.chunk_rows", config.snapshot.chunk_rows),

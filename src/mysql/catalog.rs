@@ -54,7 +54,7 @@ pub async fn read(session: &mut Session, databases: &[String]) -> Result<Catalog
         let key = reader.key(&name, &columns, &indexes).await?;
         let travelling = columns.iter().filter(|column| column.generated.is_none());
         let schema = TableSchema {
-            id: id(&name),
+            id: id(&name.schema, &name.table),
             columns: travelling.map(travels).collect(),
             // With a key the smaller row images have it whole; without one every image is whole.
             replica_identity: if key.is_some() { ReplicaIdentity::Default } else { ReplicaIdentity::Full },
@@ -299,9 +299,9 @@ fn travels(column: &ColumnDefinition) -> Column {
     Column { not_null: column.not_null, identity, ..Column::new(&column.name, column.ty.clone()) }
 }
 
-/// A number made from the name (FNV-1a), the same in every run.
-fn id(name: &TableName) -> u32 {
-    let bytes = name.schema.bytes().chain([0]).chain(name.table.bytes());
+/// The id of the table called so: a number made from the name (FNV-1a), the same in every run.
+pub fn id(schema: &str, table: &str) -> u32 {
+    let bytes = schema.bytes().chain([0]).chain(table.bytes());
     bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).max(1)
 }
 

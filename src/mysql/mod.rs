@@ -5,6 +5,7 @@
 //! can help. The driver underneath is `mysql_async`; its connection is reachable for the binlog and for
 //! `LOAD DATA LOCAL`.
 
+mod canonical;
 pub mod catalog;
 mod conninfo;
 mod dial;
@@ -15,6 +16,7 @@ mod server;
 mod session;
 mod tls;
 
+pub use canonical::{canonical, is_binary};
 pub use conninfo::{MyConnInfo, MyHost, MySslMode, MyTls};
 pub use error::code_kind;
 pub use ident::{MyIdent, MyText, my_table};

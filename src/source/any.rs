@@ -15,7 +15,6 @@ use super::{
 use crate::change::{Budget, Chunk, Durable, Position, Row};
 use crate::config::Config;
 use crate::error::Result;
-use crate::mysql::MyConnInfo;
 use crate::schema::{Facts, Leaves, Patterns, TableName, TableSchema};
 
 /// A source of any engine.
@@ -47,11 +46,10 @@ impl AnySource {
     /// The source that a config names. Connects when first used.
     pub fn of(config: &Config) -> Result<AnySource> {
         let url = config.source.url.expose();
-        if url.starts_with("mysql://") {
-            let info = MyConnInfo::parse(&config.source.url)?;
-            return Ok(AnySource::MySql(MySource::new(info, &config.migration.name)));
-        }
-        Ok(AnySource::Postgres(PgSource::of(config)?))
+        Ok(match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("mysql" | "mariadb") => AnySource::MySql(MySource::of(config)?),
+            _ => AnySource::Postgres(PgSource::of(config)?),
+        })
     }
 
     /// The Postgres server that this is, for what is only made for one.

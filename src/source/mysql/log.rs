@@ -4,7 +4,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::change::{BinlogPlace, BinlogPosition, GtidSet, LogFiles, MariaGtidSet, Position};
 use crate::error::{Context, Error, Kind, Result};
-use crate::mysql::{MyText, Session};
+use crate::mysql::{MyText, Server, Session};
 
 /// Where the log begins and ends.
 pub(super) struct Log {
@@ -19,7 +19,67 @@ pub(super) struct Log {
 
 /// Asks for it. An error if there is no log, or not one of rows.
 pub(super) async fn look(session: &mut Session) -> Result<Log> {
+    let ask = async {
+        let head = now(session).await?;
+        let files = session.rows("SHOW BINARY LOGS").await?;
+        let mut sizes = Vec::with_capacity(files.len());
+        for file in &files {
+            let [Some(name), Some(size), ..] = &file[..] else { continue };
+            sizes.push((BinlogPlace::new(name, 0)?.number(), size.parse().unwrap_or(0)));
+        }
+        let first = files.first().and_then(|file| file.first().cloned().flatten());
+        let oldest = match &head {
+            Position::MySql(head) => {
+                let first = first.clone().unwrap_or_else(|| head.at.file().to_owned());
+                let executed = match &head.executed {
+                    Some(_) => {
+                        Some(session.value("SELECT @@GLOBAL.gtid_purged").await?.unwrap_or_default().parse::<GtidSet>()?)
+                    }
+                    None => None,
+                };
+                Position::MySql(BinlogPosition { executed, at: BinlogPlace::new(&first, 4)? })
+            }
+            Position::MariaDb(head) => {
+                let at = BinlogPlace::new(first.as_deref().unwrap_or(head.at.file()), 4)?;
+                let executed = match &head.executed {
+                    Some(_) => Some(maria_set(session, &at).await?),
+                    None => None,
+                };
+                Position::MariaDb(BinlogPosition { executed, at })
+            }
+            Position::Postgres(_) => return Err(Error::new(Kind::Internal, "no position of this source")),
+        };
+        let first = first.unwrap_or_default();
+        Ok::<_, Error>(Log { head, oldest, first, files: LogFiles::new(sizes) })
+    };
+    ask.await.context("asking for the source's binary log")
+}
+
+/// Everything that was executed up to now. While no commit is possible it is exact: file, offset and GTIDs are of one moment.
+pub(super) async fn now(session: &mut Session) -> Result<Position> {
     let server = session.server();
+    require(server)?;
+    let by_gtid = by_gtid(server);
+    let mariadb = server.is_mariadb();
+    let status = if !mariadb && server.version >= (8, 2, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
+    let (file, offset, executed) = place(session, status).await?;
+    let at = BinlogPlace::new(&file, offset)?;
+    Ok(if mariadb {
+        let executed = match by_gtid {
+            // What this server's own log has. BINLOG_GTID_POS of the place would be the same, for which the server reads the
+            // whole file.
+            true => Some(session.value("SELECT @@GLOBAL.gtid_binlog_pos").await?.unwrap_or_default().parse()?),
+            false => None,
+        };
+        Position::MariaDb(BinlogPosition { executed, at })
+    } else {
+        let executed = if by_gtid { Some(executed.parse::<GtidSet>()?) } else { None };
+        Position::MySql(BinlogPosition { executed, at })
+    })
+}
+
+/// An error if the server has no log that can be followed.
+fn require(server: &Server) -> Result<()> {
     if !server.logs() {
         return Err(Error::new(Kind::ServerSetting, "the source has no binary log (log_bin is OFF)")
             .fix("start it with log_bin = ON, server_id and binlog_format = ROW"));
@@ -28,44 +88,13 @@ pub(super) async fn look(session: &mut Session) -> Result<Log> {
         return Err(Error::new(Kind::ServerSetting, format!("binlog_format is {format} at the source"))
             .fix("SET GLOBAL binlog_format = ROW, then end the sessions that began before"));
     }
-    let mariadb = server.is_mariadb();
-    // Without it a domain's numbers may run backwards, and its last one says nothing (TRAPS 3).
-    let by_gtid = if mariadb { server.is_on("gtid_strict_mode") } else { server.has_gtids() };
-    let status = if !mariadb && server.version >= (8, 2, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let ask = async {
-        let (file, offset, executed) = place(session, status).await?;
-        let files = session.rows("SHOW BINARY LOGS").await?;
-        let mut sizes = Vec::with_capacity(files.len());
-        for file in &files {
-            let [Some(name), Some(size), ..] = &file[..] else { continue };
-            sizes.push((BinlogPlace::new(name, 0)?.number(), size.parse().unwrap_or(0)));
-        }
-        let first = files.first().and_then(|file| file.first().cloned().flatten()).unwrap_or_else(|| file.clone());
-        let (at, begin) = (BinlogPlace::new(&file, offset)?, BinlogPlace::new(&first, 4)?);
-        let (head, oldest) = if mariadb {
-            let (mut executed, mut purged) = (None, None);
-            if by_gtid {
-                executed = Some(maria_set(session, &at).await?);
-                purged = Some(maria_set(session, &begin).await?);
-            }
-            (
-                Position::MariaDb(BinlogPosition { executed, at }),
-                Position::MariaDb(BinlogPosition { executed: purged, at: begin }),
-            )
-        } else {
-            let (mut set, mut purged) = (None, None);
-            if by_gtid {
-                set = Some(executed.parse::<GtidSet>()?);
-                purged = Some(session.value("SELECT @@GLOBAL.gtid_purged").await?.unwrap_or_default().parse()?);
-            }
-            (
-                Position::MySql(BinlogPosition { executed: set, at }),
-                Position::MySql(BinlogPosition { executed: purged, at: begin }),
-            )
-        };
-        Ok::<_, Error>(Log { head, oldest, first, files: LogFiles::new(sizes) })
-    };
-    ask.await.context("asking for the source's binary log")
+    Ok(())
+}
+
+/// Whether positions go by GTID. A MariaDB server must keep their order for it: without that a domain's numbers may run
+/// backwards, and its last one says nothing (TRAPS 3).
+pub(super) fn by_gtid(server: &Server) -> bool {
+    if server.is_mariadb() { server.is_on("gtid_strict_mode") } else { server.has_gtids() }
 }
 
 /// File, offset and, from MySQL, everything executed, of one moment.

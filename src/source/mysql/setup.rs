@@ -6,9 +6,10 @@
 //! (`@slave_connect_state`); without GTIDs it is the file and the offset.
 //!
 //! A reader announces itself as a replica: with a server id of its own, or the server ends whoever had the id before. Ours
-//! is made from the migration's name, so that a second run of one migration ends the first one's reading, and two
-//! migrations do not disturb each other.
+//! is made from the migration's name or chosen (`[source] server_id`), so that a second run of one migration ends the first
+//! one's reading, and two migrations do not disturb each other. A stream beside it has another.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mysql_async::{BinlogStream, BinlogStreamRequest, GnoInterval, Sid};
@@ -18,21 +19,45 @@ use super::assemble::Assembler;
 use super::log::{self, Log};
 use super::reader::HEARTBEAT;
 use super::table::Streamed;
-use super::{MySource, definitions};
+use super::{MySource, definitions, without_transactions};
 use crate::change::{BinlogPlace, GtidSet, Interval, Position};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{MyText, Role, Session, connect_as};
 use crate::schema::TableSchema;
 use crate::source::Source as _;
 
+/// So many ids after a chosen one are for streams beside the migration's own.
+const BESIDE: u32 = 9;
 /// Ours are from here on, so that they seldom meet those that people give.
 const FIRST_ID: u32 = 0x4000_0000;
+
+/// What a reader is to the server.
+pub(super) struct Reader {
+    /// What it calls itself where the server lists its replicas. Those who call themselves alike are one.
+    pub name: String,
+    /// The server ids that were chosen for it.
+    pub ids: Option<RangeInclusive<u32>>,
+}
+
+impl Reader {
+    /// The migration's own.
+    pub(super) fn main(source: &MySource) -> Reader {
+        Reader { name: host_name(&source.inner.name, ""), ids: source.inner.server_id.map(|id| id..=id) }
+    }
+
+    /// One beside it, which ends nobody. With a chosen id those after it are for it.
+    pub(super) fn beside(source: &MySource) -> Reader {
+        let name = host_name(&source.inner.name, &format!("_{:08x}", rand::random::<u32>()));
+        Reader { name, ids: source.inner.server_id.map(|id| id.saturating_add(1)..=id.saturating_add(BESIDE)) }
+    }
+}
 
 /// Opens the log.
 pub(super) async fn open(
     source: &MySource,
     from: &Position,
     tables: &[Arc<TableSchema>],
+    reader: &Reader,
 ) -> Result<(BinlogStream, Assembler)> {
     let doing = || format!("following {} from {from}", source.label());
     let open = async {
@@ -42,15 +67,14 @@ pub(super) async fn open(
         let assembler = Assembler::new(streamed, from, any_case)?;
         let log = log::look(&mut session).await?;
         log::check(&log, from)?;
-        let id = server_id(&mut session, source.name()).await?;
+        let id = server_id(&mut session, reader).await?;
         let start = begin(&mut session, from, &log).await?;
         let file = match &start {
             Start::Gtids(_) | Start::Asked => String::new(),
             Start::Place(place) => place.file().to_owned(),
         };
-        let hostname = host_name(source.name());
         let mut request =
-            BinlogStreamRequest::new(id).with_hostname(hostname.as_bytes()).with_filename(file.as_bytes());
+            BinlogStreamRequest::new(id).with_hostname(reader.name.as_bytes()).with_filename(file.as_bytes());
         match &start {
             Start::Gtids(set) => request = request.with_gtid().with_gtid_set(sids(set)),
             Start::Asked => {}
@@ -145,30 +169,33 @@ async fn known(session: &mut Session, tables: &[Arc<TableSchema>]) -> Result<Vec
         };
         let definition = found.swap_remove(at);
         if !definition.transactional {
-            let why = format!(
-                "{} has the engine {}, which has no transactions: its changes cannot be followed exactly",
-                table.name, definition.engine
-            );
-            return Err(Error::new(Kind::ServerSetting, why)
-                .fix(format!("ALTER TABLE {} ENGINE = InnoDB, or leave the table out", table.name)));
+            return Err(without_transactions(&table.name, &definition.engine));
         }
         streamed.push(Streamed::new(table, definition)?);
     }
     Ok(streamed)
 }
 
-/// What a reader calls itself where the server lists its replicas. 60 characters are kept by all of them.
-fn host_name(migration: &str) -> String {
-    format!("cutwater_{migration}").chars().take(60).collect()
+/// 60 characters are kept by all servers.
+fn host_name(migration: &str, suffix: &str) -> String {
+    let name: String = format!("cutwater_{migration}").chars().take(60 - suffix.len()).collect();
+    name + suffix
 }
 
-/// An id that is ours in any run of this migration, and nobody else's.
-async fn server_id(session: &mut Session, migration: &str) -> Result<u32> {
-    let (own, name) = (session.server().server_id(), host_name(migration));
+/// An id that is the reader's in any run of this migration, and nobody else's.
+async fn server_id(session: &mut Session, reader: &Reader) -> Result<u32> {
+    let (own, name) = (session.server().server_id(), &reader.name);
     let readers = log::readers(session).await?;
+    let free = |id: &u32| *id != own && !readers.iter().any(|(other, host)| other == id && host != name);
+    if let Some(ids) = &reader.ids {
+        return ids.clone().find(free).ok_or_else(|| {
+            let why = format!("server id {} is the source's own, or that of one of its replicas", ids.start());
+            Error::new(Kind::Config, why)
+                .fix("choose a [source] server_id that nobody has, nor the nine after it: SHOW REPLICAS lists them")
+        });
+    }
     let digest = Sha256::digest(name.as_bytes());
     let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % FIRST_ID;
     let candidates = (0..1000).map(|step| FIRST_ID + (seed + step) % FIRST_ID);
-    let free = |id: &u32| *id != own && !readers.iter().any(|(other, host)| other == id && *host != name);
     candidates.into_iter().find(free).ok_or_else(|| Error::new(Kind::ServerSetting, "no server id is free"))
 }

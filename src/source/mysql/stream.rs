@@ -25,7 +25,28 @@ pub struct MyStream {
 }
 
 impl MyStream {
+    /// The migration's own.
     pub(super) async fn start(
+        source: &MySource,
+        from: &Position,
+        tables: &[Arc<TableSchema>],
+        budget: &Budget,
+    ) -> Result<MyStream> {
+        MyStream::start_as(setup::Reader::main(source), source, from, tables, budget).await
+    }
+
+    /// One beside it.
+    pub(super) async fn beside(
+        source: &MySource,
+        from: &Position,
+        tables: &[Arc<TableSchema>],
+        budget: &Budget,
+    ) -> Result<MyStream> {
+        MyStream::start_as(setup::Reader::beside(source), source, from, tables, budget).await
+    }
+
+    async fn start_as(
+        reader: setup::Reader,
         source: &MySource,
         from: &Position,
         tables: &[Arc<TableSchema>],
@@ -41,7 +62,7 @@ impl MyStream {
         let (budget, closes) = (budget.clone(), closing.clone());
         let work = async move {
             let opened = tokio::select! {
-                opened = setup::open(&source, &from, &tables) => opened,
+                opened = setup::open(&source, &from, &tables, &reader) => opened,
                 // Nobody waits for it any more.
                 () = ready.closed() => return,
             };
