@@ -112,7 +112,9 @@ fn end(url: &Url) -> String {
     let place = path.rsplit_once('@').map_or(path, |(_, place)| place);
     let mut kept: Vec<&str> = params
         .split('&')
-        .filter(|param| ["host=", "hostaddr=", "port=", "dbname=", "socket=", "database="].iter().any(|key| param.starts_with(key)))
+        .filter(|param| {
+            ["host=", "hostaddr=", "port=", "dbname=", "socket=", "database="].iter().any(|key| param.starts_with(key))
+        })
         .collect();
     kept.sort_unstable();
     format!("{place}?{}", kept.join("&"))

@@ -66,7 +66,8 @@ const BANK: &str = "CREATE TABLE a (id int PRIMARY KEY, balance bigint NOT NULL)
      INSERT INTO b SELECT * FROM a";
 
 fn sum(rows: &[Row]) -> i64 {
-    let balance = |row: &Row| std::str::from_utf8(row.get(1).unwrap().bytes().unwrap()).unwrap().parse::<i64>().unwrap();
+    let balance =
+        |row: &Row| std::str::from_utf8(row.get(1).unwrap().bytes().unwrap()).unwrap().parse::<i64>().unwrap();
     rows.iter().map(balance).sum()
 }
 
@@ -78,7 +79,8 @@ async fn snapshots_are_exact(flavour: Flavour, options: MyOptions) {
     let tables = tables(&source).await;
     let stop = AtomicBool::new(false);
     let url = server.url(DATABASE);
-    let writers = [("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")].map(|(from, to)| transfer(url.clone(), from, to, &stop));
+    let writers =
+        [("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")].map(|(from, to)| transfer(url.clone(), from, to, &stop));
     let work = async {
         let mut copies = Vec::new();
         for try_number in 0..8 {
@@ -91,13 +93,19 @@ async fn snapshots_are_exact(flavour: Flavour, options: MyOptions) {
             let a = rows(&snapshot, named(&tables, "a"), 1000).await;
             tokio::time::sleep(Duration::from_millis(30)).await;
             let b = rows(&snapshot, named(&tables, "b"), 1000).await;
-            assert_eq!(sum(&a) + sum(&b), 16_000, "{flavour}: half a transfer is in the snapshot at {}", snapshot.position());
+            assert_eq!(
+                sum(&a) + sum(&b),
+                16_000,
+                "{flavour}: half a transfer is in the snapshot at {}",
+                snapshot.position()
+            );
             copies.push((snapshot.position().clone(), a, b));
         }
         stop.store(true, Ordering::Relaxed);
         copies
     };
-    let (copies, _) = within("the snapshots", PATIENCE, async { tokio::join!(work, futures::future::join_all(writers)) }).await;
+    let (copies, _) =
+        within("the snapshots", PATIENCE, async { tokio::join!(work, futures::future::join_all(writers)) }).await;
     let head = source.head().await.unwrap().position;
     let mut now = server.connect(DATABASE).await;
     for (position, a, b) in copies {
@@ -140,7 +148,11 @@ const KEYS: [(&str, &str, &str); 11] = [
     ("huge", "k bigint unsigned PRIMARY KEY", "18446744073709551615 - n"),
     ("padded", "k int(12) unsigned zerofill PRIMARY KEY", "n"),
     ("pair", "k int, l varchar(20) NOT NULL, PRIMARY KEY (l, k)", "n, CONCAT('group', n % 5)"),
-    ("several", "k date, l int, m decimal(10,3), PRIMARY KEY (k, l, m)", "'2024-01-01' + INTERVAL n DIV 100 DAY, n % 7, n / 8"),
+    (
+        "several",
+        "k date, l int, m decimal(10,3), PRIMARY KEY (k, l, m)",
+        "'2024-01-01' + INTERVAL n DIV 100 DAY, n % 7, n / 8",
+    ),
     (
         "folded",
         "k varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci PRIMARY KEY",
@@ -162,7 +174,10 @@ async fn the_parts_of_a_table_are_its_rows_exactly_once_whatever_its_key_is() {
         for (table, key, value) in KEYS {
             sql += &format!("CREATE TABLE {table} (v int, {key}) ENGINE = InnoDB; ");
             let names = key.split(", ").take_while(|part| !part.starts_with("PRIMARY")).map(|part| &part[..1]);
-            sql += &format!("INSERT INTO {table} ({}, v) SELECT {value}, n FROM n; ", names.collect::<Vec<_>>().join(", "));
+            sql += &format!(
+                "INSERT INTO {table} ({}, v) SELECT {value}, n FROM n; ",
+                names.collect::<Vec<_>>().join(", ")
+            );
         }
         sql += "CREATE TABLE keyless (v int) ENGINE = InnoDB; INSERT INTO keyless SELECT n % 3 FROM n; \
              ANALYZE TABLE signed, apart, huge";
@@ -177,8 +192,10 @@ async fn the_parts_of_a_table_are_its_rows_exactly_once_whatever_its_key_is() {
             assert!(expected.contains(&parts.len()), "{flavour}: {} in {} parts", table.name, parts.len());
             let at = table.columns.iter().position(|column| column.name == "v").unwrap();
             let read = rows(&snapshot, &table, 50).await;
-            let mut seen: Vec<i64> =
-                read.iter().map(|row| std::str::from_utf8(row.get(at).unwrap().bytes().unwrap()).unwrap().parse().unwrap()).collect();
+            let mut seen: Vec<i64> = read
+                .iter()
+                .map(|row| std::str::from_utf8(row.get(at).unwrap().bytes().unwrap()).unwrap().parse().unwrap())
+                .collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..600).collect::<Vec<_>>(), "{flavour}: {}", table.name);
             if table.name.table == "apart" {
@@ -268,7 +285,8 @@ async fn a_row_that_is_copied_and_one_that_is_streamed_are_the_same_bytes() {
         let Some(server) = my_server(flavour, MyOptions::new(), "a_row_that_is_copied").await else { continue };
         let matrix = matrix(flavour);
         let columns: Vec<String> = matrix.iter().enumerate().map(|(at, (ty, _))| format!("c{at} {ty}")).collect();
-        let invisible = if flavour == Flavour::MySql { "unseen int INVISIBLE" } else { "unseen int INVISIBLE DEFAULT 3" };
+        let invisible =
+            if flavour == Flavour::MySql { "unseen int INVISIBLE" } else { "unseen int INVISIBLE DEFAULT 3" };
         server
             .execute(
                 DATABASE,
@@ -394,7 +412,8 @@ async fn a_snapshot_holds_writers_up_for_moments_and_waits_for_long_statements()
         let make = async {
             // Until it has run for long enough to be seen.
             let mut session = support::mysql::connect(&url).await.unwrap();
-            let running = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT id, SLEEP%' AND time >= 2";
+            let running =
+                "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT id, SLEEP%' AND time >= 2";
             while session.value(running).await.unwrap().as_deref() != Some("1") {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -472,7 +491,8 @@ async fn a_stream_beside_the_main_one_ends_nobody() {
         assert_eq!(rows(&snapshot, &tables[0], 10).await.len(), 1);
         let position = snapshot.position().clone();
         let mut beside = snapshot.follow(&tables, &Budget::new(16 << 20), false).await.unwrap();
-        let mut second = source.temporary_snapshot().await.unwrap().follow(&tables, &Budget::new(16 << 20), false).await.unwrap();
+        let mut second =
+            source.temporary_snapshot().await.unwrap().follow(&tables, &Budget::new(16 << 20), false).await.unwrap();
         server.execute(DATABASE, "INSERT INTO account (id, balance) VALUES (2, 2)").await;
         let head = source.head().await.unwrap().position;
         for (read, from, rows) in [(&mut main, &from, 2), (&mut beside, &position, 1), (&mut second, &position, 1)] {

@@ -32,9 +32,9 @@ pub(super) async fn look(session: &mut Session) -> Result<Log> {
             Position::MySql(head) => {
                 let first = first.clone().unwrap_or_else(|| head.at.file().to_owned());
                 let executed = match &head.executed {
-                    Some(_) => {
-                        Some(session.value("SELECT @@GLOBAL.gtid_purged").await?.unwrap_or_default().parse::<GtidSet>()?)
-                    }
+                    Some(_) => Some(
+                        session.value("SELECT @@GLOBAL.gtid_purged").await?.unwrap_or_default().parse::<GtidSet>()?,
+                    ),
                     None => None,
                 };
                 Position::MySql(BinlogPosition { executed, at: BinlogPlace::new(&first, 4)? })

@@ -258,6 +258,9 @@ async fn definitions(session: &mut Session, databases: impl Iterator<Item = Stri
 
 /// The refusal of a table whose rows no snapshot fixes, and whose changes are not undone with their transaction (TRAPS 9).
 fn without_transactions(table: &TableName, engine: &str) -> Error {
-    let why = format!("{table} has the engine {engine}, which has no transactions: it can neither be copied nor followed exactly");
-    Error::new(Kind::ServerSetting, why).fix(format!("ALTER TABLE {} ENGINE = InnoDB, or leave the table out", my_table(table)))
+    let why = format!(
+        "{table} has the engine {engine}, which has no transactions: it can neither be copied nor followed exactly"
+    );
+    Error::new(Kind::ServerSetting, why)
+        .fix(format!("ALTER TABLE {} ENGINE = InnoDB, or leave the table out", my_table(table)))
 }

@@ -145,7 +145,9 @@ async fn kill(source: &MySource, id: u32) -> Result<()> {
 /// What an ALTER, TRUNCATE or RENAME behind the snapshot looks like.
 fn explained(table: &TableName, error: Error) -> Error {
     if error.kind() == Kind::Transient && error.why().contains("(error 1412)") {
-        let why = format!("{table} was altered at the source since the snapshot was made: the copy begins again with a new one");
+        let why = format!(
+            "{table} was altered at the source since the snapshot was made: the copy begins again with a new one"
+        );
         return Error::new(Kind::Transient, why);
     }
     error

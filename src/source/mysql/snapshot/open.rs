@@ -181,7 +181,8 @@ async fn under_lock(lock: Lock, holder: &mut Session, readers: &mut [Session]) -
                 refuse_prepared(holder).await?;
                 Ok((position, since))
             };
-            let late = || Error::new(Kind::Connection, "the source did not answer in time while its commits waited for us");
+            let late =
+                || Error::new(Kind::Connection, "the source did not answer in time while its commits waited for us");
             tokio::time::timeout(UNDER_LOCK, work).await.unwrap_or_else(|_| Err(late()))
         }
     };
@@ -209,7 +210,8 @@ async fn check_place(reader: &mut Session, position: &Position) -> Result<()> {
     };
     let seen = format!("{}:{}", find("binlog_snapshot_file"), find("binlog_snapshot_position"));
     if seen.len() > 1 && seen != position.at.to_string() {
-        let why = format!("a snapshot is of {seen} in the log, and the position that was read with it is {}", position.at);
+        let why =
+            format!("a snapshot is of {seen} in the log, and the position that was read with it is {}", position.at);
         return Err(Error::new(Kind::Transient, why));
     }
     Ok(())
