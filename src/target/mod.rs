@@ -10,6 +10,7 @@
 //! one for each batch, so the choice costs one `match` a batch.
 
 mod any;
+mod batch;
 pub mod mysql;
 pub mod parallel;
 pub mod plan;

@@ -29,14 +29,17 @@ use super::pipeline::{Failure, Pipeline};
 use super::single::steps;
 use super::sql::Shape;
 use super::tables::{Entry, Tables};
-use super::tracking::{self, Tracker};
-use super::trouble::{Stopped, Trouble, count, is_about_a_row};
+use super::trouble::{Stopped, Trouble, is_about_a_row};
 use super::{cutover, session, truncate, worker};
-use crate::change::{ChangeEvent, Durable, Op, Position, RowChange, Truncate};
+use crate::change::{Durable, Op, Position, RowChange, Truncate};
 use crate::config::{ApplyConfig, OnError};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
 use crate::schema::ShapeChange;
+use crate::target::batch::fence::Watch;
+use crate::target::batch::replay::replay;
+use crate::target::batch::tracking::{self, Tracker};
+use crate::target::batch::{OpenTransaction, count, has_nothing};
 use crate::target::plan::{Image, NetEffect, Work, plan};
 use crate::target::state::{Lease, fenced};
 use crate::target::{Applied, Applier, Batch, BatchEnd, SIDE};
@@ -59,20 +62,11 @@ pub struct PgApplier {
     checkpoint: Durable<Position>,
     move_on: Statement,
     open: Option<OpenTransaction>,
-    pub(super) fence: cutover::Watch,
+    pub(super) fence: Watch,
     pub(super) tracker: Tracker,
+    pub(super) mark_whole: Statement,
     /// Set while a batch is being applied and for good once one has failed.
     spent: bool,
-}
-
-/// A target transaction that waits for the rest of its source transaction.
-#[derive(Default)]
-pub(super) struct OpenTransaction {
-    changes: u64,
-    transactions: u64,
-    divergences: u64,
-    notes: cutover::Notes,
-    pub(super) replay: super::replay::Carried,
 }
 
 impl PgApplier {
@@ -105,8 +99,9 @@ impl PgApplier {
             // Read back from the target, it is durable.
             checkpoint: Durable::committed(row.get::<_, &str>(1).parse()?),
             move_on: client.prepare(include_str!("move_on.sql")).await.context("opening the applier")?,
-            fence: cutover::Watch::read(&client, &lease.migration).await?,
-            tracker: Tracker::open(&client).await?,
+            fence: cutover::read(&client, &lease.migration).await?,
+            tracker: Tracker::default(),
+            mark_whole: client.prepare(include_str!("mark_whole.sql")).await.context("opening the applier")?,
             client: Arc::new(client),
             lease: lease.clone(),
             worker,
@@ -138,7 +133,7 @@ impl PgApplier {
         let replays = trouble.is_some();
         if let Some(trouble) = trouble {
             self.must_replay(trouble)?;
-            let replayed = self.replay(&batch.events, batch.tolerate_missing, &batch.end, &mut open.replay).await?;
+            let replayed = replay(self, &batch.events, batch.tolerate_missing, &batch.end, &mut open.replay).await?;
             open.divergences += replayed.divergences;
             applied.divergences = replayed.divergences;
             applied.dead_letters = replayed.dead_letters;
@@ -153,7 +148,7 @@ impl PgApplier {
         } else {
             pipeline.tracked()
         };
-        self.kept(keys);
+        self.tracker.kept(keys);
         self.alter_afterwards(&batch.events).await?;
         match &batch.end {
             BatchEnd::Open => {
@@ -385,7 +380,8 @@ impl PgApplier {
         if self.worker == 0 {
             applied.fence = open.notes.marker.clone();
         }
-        self.fence.settle(&self.client, &self.lease.migration, &open.notes, (position, self.worker == 0)).await?;
+        let last = (position, self.worker == 0);
+        cutover::settle(&mut self.fence, &self.client, &self.lease.migration, &open.notes, last).await?;
         self.stop_tracking_if_too_much(self.worker).await?;
         let previous = self.checkpoint.get();
         let time = Some(commit_time);
@@ -500,11 +496,4 @@ impl Applier for PgApplier {
 
 fn form_of(rows: &[Image<'_>]) -> Form {
     rows.iter().find_map(|row| Form::of(row)).unwrap_or(Form::Binary)
-}
-
-/// Whether it only begins or ends a transaction: then no savepoint is needed.
-fn has_nothing(batch: &Batch, open: &OpenTransaction) -> bool {
-    let writes =
-        |event: &ChangeEvent| matches!(event, ChangeEvent::Row(_) | ChangeEvent::Truncate(_) | ChangeEvent::Alter(_));
-    !open.replay.waits() && !batch.events.iter().any(writes)
 }

@@ -20,10 +20,10 @@
 use std::collections::HashMap;
 
 use super::apply::PgApplier;
-use super::replay::{Blocked, Carried, Replayed, Tried};
 use super::trouble::is_about_a_row;
 use crate::change::{Op, RowChange};
 use crate::error::{Error, Kind, Result};
+use crate::target::batch::replay::{Blocked, Carried, Replayed, RowByRow, Tried, judge};
 
 /// Of more units than this that fit only together no single one is looked for: they are to blame as a whole.
 const MOST: usize = 64;
@@ -73,7 +73,7 @@ impl PgApplier {
                 let error = why.remove(&unit.0[0]).unwrap_or_else(unknown);
                 for &at in &unit.0 {
                     let tried = Tried::Refused { error: error.clone(), for_now: false };
-                    self.judge(puzzle.changes[at], tried, puzzle.tolerate_missing, puzzle.carried, done).await?;
+                    judge(self, puzzle.changes[at], tried, puzzle.tolerate_missing, puzzle.carried, done).await?;
                 }
             }
         }
@@ -151,7 +151,7 @@ impl PgApplier {
                         break;
                     }
                     // Bad by itself, whatever the others do.
-                    tried => self.judge(change, tried, puzzle.tolerate_missing, puzzle.carried, done).await?,
+                    tried => judge(self, change, tried, puzzle.tolerate_missing, puzzle.carried, done).await?,
                 }
             }
         }

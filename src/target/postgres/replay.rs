@@ -1,14 +1,5 @@
-//! The fallback: a batch in source order, row by row, to find the row that is to blame, or to find that none is.
-//!
-//! In: a batch whose sets did not go through, with the transaction back at its savepoint. Out: the same transaction with
-//! everything applied; or the error that names table, key and position of the row ([`Kind::BadRow`],
-//! [`Kind::Divergence`]); with `on_error = "dead-letter"` such a row goes to `cutwater.dead_letter` instead.
-//!
-//! What is valid at the source must pass (TRAPS 13): constraints are deferred, and a row that meets another one in a
-//! unique index is tried again at the end of its source transaction, together with the later changes of the same key.
-//! What a deferred constraint refuses at that end is found by [`super::deferred`].
-
-use std::collections::HashSet;
+//! How Postgres carries changes out row by row, for [`crate::target::batch::replay`]: under savepoints, with constraints
+//! deferred. What a deferred constraint refuses at the end of a transaction is found by [`super::deferred`].
 
 use bytes::Bytes;
 
@@ -17,175 +8,37 @@ use super::deferred::Puzzle;
 use super::encode::{Form, Raw};
 use super::pipeline::{Failure, Pipeline};
 use super::trouble::{Stopped, is_about_a_row};
-use crate::change::{ChangeEvent, CommitStart, Row, RowChange};
+use crate::change::{ChangeEvent, Row, RowChange, Truncate};
 use crate::config::OnError;
 use crate::error::{Context, Error, Kind, Result};
-use crate::schema::TableName;
-use crate::target::BatchEnd;
-use crate::target::plan::key_fields;
+use crate::target::batch::replay::{Ended, Letter, Replayed, RowByRow, Tried};
 
-/// Changes that are tried together under one savepoint before they are tried one by one.
-const RUN: usize = 64;
-
-/// What a replay keeps from one part of a large source transaction to the next.
-#[derive(Default)]
-pub(super) struct Carried {
-    /// Where the source transaction commits.
-    position: Option<CommitStart>,
-    /// Changes that are tried again at its end.
-    postponed: Vec<Postponed>,
-}
-
-struct Postponed {
-    change: RowChange,
-    /// Why it did not go through; `None` if it only waits for an earlier change of the same row.
-    error: Option<Error>,
-}
-
-/// What a replay did.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Replayed {
-    pub divergences: u64,
-    pub dead_letters: u64,
-}
-
-/// Where a source transaction, or a part of one, begins.
-struct Begun<'a> {
-    /// Its events, and those after it.
-    events: &'a [ChangeEvent],
-    /// What waited already.
-    postponed: Vec<RowChange>,
-    /// What was done before.
-    done: Replayed,
-}
-
-/// What came of one change.
-pub(super) enum Tried {
-    Applied,
-    /// It found another number of rows than one.
-    Missing(u64),
-    /// The target refuses it.
-    Refused {
-        error: Error,
-        /// Because of another row: it may pass later.
-        for_now: bool,
-    },
-}
-
-impl Carried {
-    /// Takes note of a batch that needed no replay.
-    pub(super) fn pass_over(&mut self, events: &[ChangeEvent]) {
-        let last = events.iter().rev().find_map(|event| match event {
-            ChangeEvent::Begin(begin) => Some(begin.commit_start.clone()),
-            _ => None,
-        });
-        self.position = last.or(self.position.take());
+impl RowByRow for PgApplier {
+    fn on_error(&self) -> OnError {
+        self.on_error
     }
 
-    /// Whether changes wait for the end of their transaction.
-    pub(super) fn waits(&self) -> bool {
-        !self.postponed.is_empty()
+    async fn start_again(&mut self) -> Result<()> {
+        self.run_sql("ROLLBACK TO SAVEPOINT cutwater_batch; SET CONSTRAINTS ALL DEFERRED").await
     }
 
-    fn at(&self) -> String {
-        self.position.as_ref().map_or_else(|| "an unknown position".into(), CommitStart::to_string)
-    }
-}
-
-impl PgApplier {
-    /// Replays a batch, or a part of one.
-    pub(super) async fn replay(
-        &mut self,
-        events: &[ChangeEvent],
-        tolerate_missing: bool,
-        end: &BatchEnd,
-        carried: &mut Carried,
-    ) -> Result<Replayed> {
-        let mut done = Replayed::default();
-        self.run_sql("ROLLBACK TO SAVEPOINT cutwater_batch; SET CONSTRAINTS ALL DEFERRED").await?;
-        let mut begun = self.begun(events, carried, done).await?;
-        let mut rest = events;
-        while let Some((event, after)) = rest.split_first() {
-            match event {
-                ChangeEvent::Row(_) => {
-                    let length = rest.iter().take(RUN).take_while(|e| matches!(e, ChangeEvent::Row(_))).count();
-                    let run: Vec<&RowChange> = rest[..length]
-                        .iter()
-                        .filter_map(|event| match event {
-                            ChangeEvent::Row(change) => Some(change),
-                            _ => None,
-                        })
-                        .collect();
-                    self.run(&run, tolerate_missing, carried, &mut done).await?;
-                    rest = &rest[length..];
-                    continue;
-                }
-                ChangeEvent::Begin(begin) => {
-                    carried.position = Some(begin.commit_start.clone());
-                    begun = self.begun(rest, carried, done).await?;
-                }
-                ChangeEvent::Truncate(truncate) => {
-                    let sql = self.truncate_sql(truncate).await?;
-                    // What waits for its transaction's end would come back after the table was emptied.
-                    carried.postponed.retain(|p| !truncate.tables.iter().any(|t| t.name == p.change.table.name));
-                    self.client.batch_execute(&sql).await.with_context(|| format!("{sql} at {}", carried.at()))?;
-                }
-                ChangeEvent::Commit(_) => {
-                    let of = &begun.events[..begun.events.len() - rest.len()];
-                    self.end_of_transaction((of, &begun), tolerate_missing, carried, &mut done).await?;
-                    begun = self.begun(after, carried, done).await?;
-                }
-                ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
-            }
-            rest = after;
-        }
-        if matches!(end, BatchEnd::Commit { .. }) {
-            self.end_of_transaction((begun.events, &begun), tolerate_missing, carried, &mut done).await?;
-        }
-        Ok(done)
+    async fn truncate(&mut self, truncate: &Truncate, at: &str) -> Result<()> {
+        let sql = self.truncate_sql(truncate).await?;
+        self.client.batch_execute(&sql).await.with_context(|| format!("{sql} at {at}"))
     }
 
-    /// Where a source transaction, or a part of one, begins: what is needed to take it back alone.
-    async fn begun<'a>(&self, events: &'a [ChangeEvent], carried: &Carried, done: Replayed) -> Result<Begun<'a>> {
+    async fn begins(&mut self) -> Result<()> {
         if self.on_error == OnError::DeadLetter {
             self.run_sql("SAVEPOINT cutwater_source").await?;
-        }
-        let postponed = carried.postponed.iter().map(|postponed| postponed.change.clone()).collect();
-        Ok(Begun { events, postponed, done })
-    }
-
-    /// Tries a run of changes at once, and one by one if that fails.
-    async fn run(
-        &mut self,
-        run: &[&RowChange],
-        tolerate_missing: bool,
-        carried: &mut Carried,
-        done: &mut Replayed,
-    ) -> Result<()> {
-        if carried.postponed.is_empty() && run.len() > 1 && matches!(self.attempt(run).await?, Tried::Applied) {
-            return Ok(());
-        }
-        let mut blocked = Blocked::default();
-        carried.postponed.iter().for_each(|postponed| blocked.add(&postponed.change));
-        for &change in run {
-            if blocked.touches(change) {
-                blocked.add(change);
-                carried.postponed.push(Postponed { change: change.clone(), error: None });
-                continue;
-            }
-            match self.attempt(&[change]).await? {
-                Tried::Refused { error, for_now: true } => {
-                    blocked.add(change);
-                    carried.postponed.push(Postponed { change: change.clone(), error: Some(error) });
-                }
-                tried => self.judge(change, tried, tolerate_missing, carried, done).await?,
-            }
         }
         Ok(())
     }
 
-    /// Carries changes out under a savepoint; anything but [`Tried::Applied`] has left nothing behind.
-    pub(super) async fn attempt(&mut self, changes: &[&RowChange]) -> Result<Tried> {
+    fn advice(&self, why: &str) -> Option<String> {
+        missing_label(why)
+    }
+
+    async fn attempt(&mut self, changes: &[&RowChange]) -> Result<Tried> {
         let mut pipeline = Pipeline::new(&self.client);
         let sent = async {
             pipeline.text("SAVEPOINT cutwater_row".into()).await.map_err(Stopped::Failure)?;
@@ -217,52 +70,14 @@ impl PgApplier {
         Ok(tried)
     }
 
-    /// Tries what was postponed until nothing moves any more, then checks what is deferred. `of`: what of the transaction
-    /// is in this batch.
-    async fn end_of_transaction(
-        &mut self,
-        (of, begun): (&[ChangeEvent], &Begun<'_>),
-        tolerate_missing: bool,
-        carried: &mut Carried,
-        done: &mut Replayed,
-    ) -> Result<()> {
-        while !carried.postponed.is_empty() {
-            let waiting = std::mem::take(&mut carried.postponed);
-            let before = waiting.len();
-            let mut blocked = Blocked::default();
-            for mut postponed in waiting {
-                let tried = if blocked.touches(&postponed.change) {
-                    None
-                } else {
-                    Some(self.attempt(&[&postponed.change]).await?)
-                };
-                match tried {
-                    None | Some(Tried::Refused { for_now: true, .. }) => {
-                        if let Some(Tried::Refused { error, .. }) = tried {
-                            postponed.error = Some(error);
-                        }
-                        blocked.add(&postponed.change);
-                        carried.postponed.push(postponed);
-                    }
-                    Some(tried) => self.judge(&postponed.change, tried, tolerate_missing, carried, done).await?,
-                }
-            }
-            if carried.postponed.len() == before {
-                // Nothing moves any more: the first is to blame, the others may pass without it.
-                let first = carried.postponed.remove(0);
-                let error = first.error.unwrap_or_else(|| Error::new(Kind::Internal, "a change waits for nothing"));
-                let tried = Tried::Refused { error, for_now: false };
-                self.judge(&first.change, tried, tolerate_missing, carried, done).await?;
-            }
-        }
+    /// Checks what is deferred, and defers again.
+    async fn ends(&mut self, ended: &Ended<'_>, done: &mut Replayed) -> Result<()> {
         let checked = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
         if let Err(error) = checked {
             if !is_about_a_row(&error) {
                 return Err(Error::from(error).context("replaying a batch"));
             }
-            if self.on_error == OnError::DeadLetter
-                && self.without_the_refused(of, begun, tolerate_missing, carried, done).await?
-            {
+            if self.on_error == OnError::DeadLetter && self.without_the_refused(ended, done).await? {
                 return Ok(());
             }
             let table = error.as_db_error().and_then(|db| Some(format!("{}.{}", db.schema()?, db.table()?)));
@@ -271,7 +86,7 @@ impl PgApplier {
                 Kind::BadRow,
                 format!(
                     "the transaction at {} leaves {} in a state that the target refuses: {}",
-                    carried.at(),
+                    ended.carried.at(),
                     table.unwrap_or_else(|| "a table".into()),
                     error.why()
                 ),
@@ -284,79 +99,31 @@ impl PgApplier {
         self.run_sql("SET CONSTRAINTS ALL DEFERRED").await
     }
 
-    /// Takes a transaction back that leaves a deferred constraint violated, and applies what of it can stay.
-    async fn without_the_refused(
-        &mut self,
-        of: &[ChangeEvent],
-        begun: &Begun<'_>,
-        tolerate_missing: bool,
-        carried: &Carried,
-        done: &mut Replayed,
-    ) -> Result<bool> {
-        if of.iter().any(|event| matches!(event, ChangeEvent::Truncate(_))) {
-            return Ok(false);
-        }
-        self.run_sql("ROLLBACK TO SAVEPOINT cutwater_source").await?;
-        *done = begun.done;
-        let sent = of.iter().filter_map(|event| match event {
-            ChangeEvent::Row(change) => Some(change),
-            _ => None,
-        });
-        let changes = begun.postponed.iter().chain(sent).collect();
-        let applied = self.put_together(&Puzzle { changes, tolerate_missing, carried }, done).await?;
-        self.run_sql("RELEASE SAVEPOINT cutwater_source").await?;
-        Ok(applied)
-    }
-
-    /// Decides about a change that was tried: fine, an error, or a dead letter.
-    pub(super) async fn judge(
-        &mut self,
-        change: &RowChange,
-        tried: Tried,
-        tolerate_missing: bool,
-        carried: &Carried,
-        done: &mut Replayed,
-    ) -> Result<()> {
-        let (kind, why) = match tried {
-            Tried::Applied => return Ok(()),
-            Tried::Missing(0) if tolerate_missing => {
-                tracing::debug!(table = %change.table.name, op = change.op.label(), "no row yet, behind the copy");
-                return Ok(());
-            }
-            Tried::Missing(rows) => (Kind::Divergence, format!("it found {rows} rows at the target instead of 1")),
-            Tried::Refused { error, .. } => (Kind::BadRow, error.why().to_owned()),
-        };
-        let key = self.describe_key(change).await;
-        let (table, op, at) = (&change.table.name, change.op.label(), carried.at());
-        if self.on_error == OnError::Stop {
-            return Err(match kind {
-                Kind::Divergence => Error::new(kind, format!("{op} of {table} ({key}) at {at}: {why}"))
-                    .fix("cutwater verify --repair writes the source's version of what differs; or set [apply] on_error = \"dead-letter\" to set such rows aside"),
-                _ => Error::new(kind, format!("{op} of {table} ({key}) at {at} is refused by the target: {why}"))
-                    .fix(missing_label(&why).unwrap_or_else(||"correct the row at the source or the constraint at the target; or set [apply] on_error = \"dead-letter\" to set such rows aside".into())),
-            });
-        }
-        tracing::warn!(%table, op, key, at, why, "a row goes to the dead letters");
+    async fn set_aside(&mut self, letter: &Letter<'_>) -> Result<()> {
+        let table = letter.change.table.name.to_string();
         let sql = "INSERT INTO cutwater.dead_letter (migration, position, tbl, op, key, old_row, new_row, error)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
         let bytes = |row: &Option<Row>| row.as_ref().map(|row| row.as_bytes().to_vec());
-        let (old, new) = (bytes(&change.old), bytes(&change.new));
+        let (old, new) = (bytes(&letter.change.old), bytes(&letter.change.new));
         self.client
-            .execute(sql, &[&self.lease.migration, &at, &table.to_string(), &op, &key, &old, &new, &why])
+            .execute(
+                sql,
+                &[
+                    &self.lease.migration,
+                    &letter.at,
+                    &table,
+                    &letter.change.op.label(),
+                    &letter.key,
+                    &old,
+                    &new,
+                    &letter.why,
+                ],
+            )
             .await
-            .context("writing a dead letter")?;
-        done.dead_letters += 1;
-        if kind == Kind::Divergence {
-            done.divergences += 1;
-        }
-        Ok(())
+            .context("writing a dead letter")
+            .map(drop)
     }
 
-    pub(super) async fn run_sql(&self, sql: &str) -> Result<()> {
-        self.client.batch_execute(sql).await.context("replaying a batch")
-    }
-
-    /// `id = 5, part = 2`: the key as the target prints it. Without a key, the first columns.
     async fn describe_key(&mut self, change: &RowChange) -> String {
         const COLUMNS: usize = 4;
         let Some(row) = change.old.as_ref().or(change.new.as_ref()) else { return "no row".into() };
@@ -377,6 +144,30 @@ impl PgApplier {
             words.push(format!("{} = {value}", attribute.name));
         }
         words.join(", ")
+    }
+}
+
+impl PgApplier {
+    /// Takes a transaction back that leaves a deferred constraint violated, and applies what of it can stay.
+    async fn without_the_refused(&mut self, ended: &Ended<'_>, done: &mut Replayed) -> Result<bool> {
+        if ended.of.iter().any(|event| matches!(event, ChangeEvent::Truncate(_))) {
+            return Ok(false);
+        }
+        self.run_sql("ROLLBACK TO SAVEPOINT cutwater_source").await?;
+        *done = ended.before;
+        let sent = ended.of.iter().filter_map(|event| match event {
+            ChangeEvent::Row(change) => Some(change),
+            _ => None,
+        });
+        let changes = ended.postponed.iter().chain(sent).collect();
+        let puzzle = Puzzle { changes, tolerate_missing: ended.tolerate_missing, carried: ended.carried };
+        let applied = self.put_together(&puzzle, done).await?;
+        self.run_sql("RELEASE SAVEPOINT cutwater_source").await?;
+        Ok(applied)
+    }
+
+    pub(super) async fn run_sql(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.context("replaying a batch")
     }
 
     /// A binary value in text, by the target's own output function.
@@ -404,32 +195,4 @@ fn missing_label(why: &str) -> Option<String> {
         "ALTER TYPE {ty} ADD VALUE '{label}';  at the target (with BEFORE or AFTER, where it stands at the source), then \
          run again"
     ))
-}
-
-/// Rows that wait for the end of their transaction: what comes later for them has to wait too.
-#[derive(Default)]
-pub(super) struct Blocked(HashSet<(TableName, Vec<u8>)>);
-
-impl Blocked {
-    fn add(&mut self, change: &RowChange) {
-        self.0.extend(Self::keys(change));
-    }
-
-    fn touches(&self, change: &RowChange) -> bool {
-        !self.0.is_empty() && Self::keys(change).any(|key| self.0.contains(&key))
-    }
-
-    /// The keys before and after. A table without key waits as a whole: its order is all that identifies its rows.
-    pub(super) fn keys(change: &RowChange) -> impl Iterator<Item = (TableName, Vec<u8>)> {
-        let name = &change.table.name;
-        [&change.old, &change.new].into_iter().flatten().map(move |row| {
-            let mut bytes = Vec::new();
-            for datum in change.table.key.iter().flat_map(|key| key_fields(&key.columns, row)) {
-                let value = datum.bytes().unwrap_or_default();
-                bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
-                bytes.extend_from_slice(value);
-            }
-            (name.clone(), bytes)
-        })
-    }
 }

@@ -1,13 +1,8 @@
-//! Why a batch, or a change, could not be applied as it was sent; and what a batch holds, counted.
-
-use std::collections::HashMap;
+//! Why a batch, or a change, could not be applied as it was sent.
 
 use super::pipeline::Failure;
-use crate::change::{ChangeEvent, Op};
 use crate::error::{Error, Kind};
 use crate::postgres::sqlstate_kind;
-use crate::schema::TableName;
-use crate::target::Applied;
 use crate::target::plan::Unfoldable;
 
 /// Why a batch could not be applied as sets.
@@ -56,37 +51,4 @@ pub(super) fn is_about_a_row(error: &tokio_postgres::Error) -> bool {
 pub(super) enum Stopped {
     Failure(Failure),
     Error(Error),
-}
-
-/// Counts a batch's changes by table and operation, and its transactions; returns the number of changes.
-pub(super) fn count(events: &[ChangeEvent], applied: &mut Applied) -> u64 {
-    // Runs of changes share one table: a name is only cloned when it changes.
-    let mut changes = 0;
-    let mut run: Option<(&TableName, Op, u64)> = None;
-    let flush = |run: &mut Option<(&TableName, Op, u64)>, rows: &mut HashMap<(TableName, Op), u64>| {
-        if let Some((name, op, count)) = run.take() {
-            *rows.entry((name.clone(), op)).or_default() += count;
-        }
-    };
-    for event in events {
-        match event {
-            ChangeEvent::Row(change) => {
-                changes += 1;
-                match &mut run {
-                    Some((name, op, count)) if std::ptr::eq(*name, &change.table.name) && *op == change.op => {
-                        *count += 1;
-                    }
-                    _ => {
-                        flush(&mut run, &mut applied.rows);
-                        run = Some((&change.table.name, change.op, 1));
-                    }
-                }
-            }
-            ChangeEvent::Truncate(_) => changes += 1,
-            ChangeEvent::Commit(_) => applied.transactions += 1,
-            ChangeEvent::Begin(_) | ChangeEvent::Schema(_) | ChangeEvent::Alter(_) | ChangeEvent::Message(_) => {}
-        }
-    }
-    flush(&mut run, &mut applied.rows);
-    changes
 }
