@@ -17,6 +17,7 @@ use std::collections::HashMap;
 
 use super::{Applied, Batch};
 use crate::change::{ChangeEvent, Op};
+use crate::error::{Error, Kind};
 use crate::schema::TableName;
 
 /// A target transaction that waits for the rest of its source transaction.
@@ -67,4 +68,28 @@ pub(in crate::target) fn has_nothing(batch: &Batch, open: &OpenTransaction) -> b
     let writes =
         |event: &ChangeEvent| matches!(event, ChangeEvent::Row(_) | ChangeEvent::Truncate(_) | ChangeEvent::Alter(_));
     !open.replay.waits() && !batch.events.iter().any(writes)
+}
+
+/// Target tables that should be empty hold so many rows.
+pub(in crate::target) fn not_empty(full: &[(&TableName, i64)]) -> Error {
+    let lines: Vec<String> = full
+        .iter()
+        .map(|(name, rows)| format!("{name} ({} {})", grouped(*rows), if *rows == 1 { "row" } else { "rows" }))
+        .collect();
+    let tables = if lines.len() == 1 { "a target table holds" } else { "target tables hold" };
+    Error::new(Kind::NotEmpty, format!("{tables} rows already: {}", lines.join(", ")))
+        .fix("set [target] existing = \"truncate\" to empty them first, or empty them yourself")
+}
+
+/// `1204` as `1,204`.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, ConnInfo};
 use crate::schema::{Ident, Relkind, TableName};
 use crate::source::{CopyFormat, CopyStream};
+use crate::target::batch::not_empty;
 use crate::target::state::{Lease, fenced};
 use crate::target::{LoadMode, Loaded};
 
@@ -297,11 +298,9 @@ pub(super) async fn make_room(client: &Client, tables: &[TableName], existing: E
             for target in full {
                 let count = format!("SELECT count(*) FROM {}", target.only());
                 let rows: i64 = client.query_one(&count, &[]).await.context("counting the target's rows")?.get(0);
-                lines.push(format!("{} ({} {})", target.name, grouped(rows), if rows == 1 { "row" } else { "rows" }));
+                lines.push((&target.name, rows));
             }
-            let tables = if lines.len() == 1 { "a target table holds" } else { "target tables hold" };
-            Err(Error::new(Kind::NotEmpty, format!("{tables} rows already: {}", lines.join(", ")))
-                .fix("set [target] existing = \"truncate\" to empty them first, or empty them yourself"))
+            Err(not_empty(&lines))
         }
         Existing::Truncate => {
             let list: Vec<String> = full.iter().map(|target| target.only()).collect();
@@ -312,17 +311,4 @@ pub(super) async fn make_room(client: &Client, tables: &[TableName], existing: E
                 .context("emptying the target's tables, as [target] existing = \"truncate\" says")
         }
     }
-}
-
-/// `1204` as `1,204`.
-fn grouped(number: i64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
