@@ -87,7 +87,7 @@ impl Target for MyTarget {
         if databases.is_empty() {
             return Ok(Vec::new());
         }
-        let found = catalog::read(session.conn(), &databases).await?;
+        let found = catalog::read(&mut session, &databases).await?;
         let find = |name: &TableName| found.tables.iter().find(|there| there.table.name == *name);
         Ok(names.iter().map(|name| find(name).map(|there| Arc::clone(&there.table))).collect())
     }

@@ -76,7 +76,7 @@ impl Tables {
 
     /// Reads the target's catalogue of these databases; of all if none is given.
     pub(super) async fn read_some(&mut self, session: &mut Session, databases: &[String]) -> Result<()> {
-        let found = catalog::read(session.conn(), databases).await.context("reading the target's tables")?;
+        let found = catalog::read(session, databases).await.context("reading the target's tables")?;
         self.links = Arc::new(if self.carries_out { Links::of(&found.tables) } else { Links::default() });
         self.known = found.tables.into_iter().map(|table| (table.table.name.clone(), Arc::new(table))).collect();
         let sql = "SELECT DISTINCT event_object_schema, event_object_table FROM information_schema.triggers
