@@ -18,8 +18,7 @@ fn wrong(path: &str, why: impl Into<String>) -> Wrong {
 
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     name(&config.migration.name)?;
-    url("source.url", &config.source.url)?;
-    url("target.url", &config.target.url)?;
+    ends(config)?;
     for (index, text) in config.source.tables.iter().enumerate() {
         Patterns::parse(&[text]).map_err(|error| pattern(&format!("source.tables.{index}"), &error))?;
     }
@@ -89,16 +88,104 @@ fn name(name: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn url(path: &str, url: &Url) -> Result<(), Wrong> {
+/// The engine of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Postgres,
+    MySql,
+}
+
+fn engine(path: &str, url: &Url) -> Result<Engine, Wrong> {
     let url = url.expose();
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(());
-    }
-    let fix = Some("write for example postgres://user:${PASSWORD}@host:5432/database?sslmode=verify-full".to_owned());
     // Never the URL itself: it may hold a password.
     let why = match url.split_once("://") {
-        Some((scheme, _)) if scheme.len() < 16 => format!("{scheme}:// is not supported, only postgres://"),
-        _ => "it does not begin with postgres://".to_owned(),
+        Some(("postgres" | "postgresql", _)) => return Ok(Engine::Postgres),
+        Some(("mysql" | "mariadb", _)) => return Ok(Engine::MySql),
+        Some((scheme, _)) if scheme.len() < 16 => {
+            format!("{scheme}:// is not supported, only postgres://, mysql:// and mariadb://")
+        }
+        _ => "it does not begin with postgres://, mysql:// or mariadb://".to_owned(),
     };
-    Err(Wrong { fix, ..wrong(path, why) })
+    let fix = "write for example postgres://user:${PASSWORD}@host:5432/database?sslmode=verify-full \
+               or mysql://user:${PASSWORD}@host:3306/database?ssl-mode=VERIFY_IDENTITY";
+    Err(Wrong { fix: Some(fix.to_owned()), ..wrong(path, why) })
+}
+
+/// Between which engines there is a migration, and what of `[source]` is of one engine alone.
+fn ends(config: &Config) -> Result<(), Wrong> {
+    let source = engine("source.url", &config.source.url)?;
+    let target = engine("target.url", &config.target.url)?;
+    if (source, target) == (Engine::Postgres, Engine::MySql) {
+        let why = "there is no migration from Postgres to MySQL or MariaDB";
+        return Err(Wrong { fix: Some("a Postgres source goes to postgres://".into()), ..wrong("target.url", why) });
+    }
+    if (source, target) == (Engine::MySql, Engine::MySql) {
+        let why = "there is no migration between two MySQL or MariaDB servers yet";
+        return Err(Wrong { fix: Some("a MySQL or MariaDB source goes to postgres://".into()), ..wrong("target.url", why) });
+    }
+    let given = &config.source;
+    let (keys, of) = match source {
+        Engine::Postgres => (vec![("source.server_id", given.server_id.is_some())], "MySQL or MariaDB"),
+        Engine::MySql => {
+            let of_a_slot = [
+                ("source.slot", given.slot.is_some()),
+                ("source.publication", given.publication.is_some()),
+                // Its server keeps its log by age, whoever reads it.
+                ("source.max_retained", given.max_retained.is_some()),
+            ];
+            (of_a_slot.to_vec(), "Postgres")
+        }
+    };
+    match keys.iter().find(|(_, given)| *given) {
+        Some((key, _)) => {
+            let fix = Some("leave it out".to_owned());
+            Err(Wrong { fix, ..wrong(key, format!("only a {of} source has one")) })
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(source: &str, target: &str, more: &str) -> Option<String> {
+        let text = format!(
+            "[migration]\nname = \"shop\"\n[source]\nurl = \"{source}\"\n{more}\n[target]\nurl = \"{target}\"\n"
+        );
+        Config::parse(&text, "c").err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn engines_that_can_be_the_ends_of_a_migration_are_accepted_and_others_are_named() {
+        let (pg, my, maria) = ("postgres://a@h/d", "mysql://a:hunter2@h/d", "mariadb://a@h/d");
+        for (source, target) in [(pg, pg), (my, pg), (maria, "postgresql://a@h/d")] {
+            assert_eq!(refused(source, target, ""), None);
+        }
+        for (source, target, says) in [
+            (pg, my, "no migration from Postgres to MySQL"),
+            (my, maria, "between two MySQL"),
+            ("oracle://a@h/d", pg, "oracle:// is not supported, only postgres://, mysql:// and mariadb://"),
+            ("h/d", pg, "it does not begin with"),
+        ] {
+            let said = refused(source, target, "").unwrap_or_default();
+            assert!(said.contains(says) && !said.contains("hunter2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_only_another_engine_has_is_refused_by_name() {
+        let (pg, my) = ("postgres://a@h/d", "mysql://a@h/d");
+        for (source, more, says) in [
+            (my, "slot = \"s\"", "only a Postgres source has one"),
+            (my, "publication = \"p\"", "only a Postgres source has one"),
+            (my, "max_retained = \"1GB\"", "only a Postgres source has one"),
+            (pg, "server_id = 7", "only a MySQL or MariaDB source has one"),
+            (my, "server_id = 0", "from 1 to 4294967286"),
+        ] {
+            let said = refused(source, pg, more).unwrap_or_default();
+            assert!(said.contains(says), "{said}");
+        }
+        assert_eq!(refused(my, pg, "server_id = 7"), None);
+    }
 }
