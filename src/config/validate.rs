@@ -121,7 +121,10 @@ fn ends(config: &Config) -> Result<(), Wrong> {
     }
     if (source, target) == (Engine::MySql, Engine::MySql) {
         let why = "there is no migration between two MySQL or MariaDB servers yet";
-        return Err(Wrong { fix: Some("a MySQL or MariaDB source goes to postgres://".into()), ..wrong("target.url", why) });
+        return Err(Wrong {
+            fix: Some("a MySQL or MariaDB source goes to postgres://".into()),
+            ..wrong("target.url", why)
+        });
     }
     let given = &config.source;
     let (keys, of) = match source {
