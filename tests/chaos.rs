@@ -79,6 +79,66 @@ async fn a_target_that_lost_its_last_commits_is_refused() {
     harness::a_target_that_has_forgotten::<Postgres, Postgres>().await;
 }
 
+/// From MySQL and MariaDB into Postgres.
+mod into_postgres {
+    use super::*;
+    use harness::{MariaDb, MySql};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_crash_in_the_copy_delay_it_and_cost_no_row() {
+        if MySql::is_here("crashes in the copy").await {
+            harness::servers_crash_in_the_copy::<MySql, Postgres>(scaled(1, 5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_crash_in_the_stream_cost_no_row_and_no_money() {
+        if MariaDb::is_here("crashes in the stream").await {
+            harness::servers_crash_in_the_stream::<MariaDb, Postgres>(scaled(1, 5)).await;
+        }
+        if chaos() && MySql::is_here("crashes in the stream").await {
+            harness::servers_crash_in_the_stream::<MySql, Postgres>(5).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn connections_that_break_in_every_way_cost_no_row() {
+        if MySql::is_here("broken connections").await {
+            harness::connections_break::<MySql, Postgres>(scaled(6, 40)).await;
+        }
+        if chaos() && MariaDb::is_here("broken connections").await {
+            harness::connections_break::<MariaDb, Postgres>(40).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn connections_that_are_lost_without_a_word_are_noticed_and_made_again() {
+        if MariaDb::is_here("lost connections").await {
+            harness::lost_connections::<MariaDb, Postgres>().await;
+        }
+        if chaos() && MySql::is_here("lost connections").await {
+            tokio::join!(
+                harness::lost_connections::<MySql, Postgres>(),
+                harness::lost_in_the_copy::<MySql, Postgres>()
+            );
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_the_server_ends_is_made_again() {
+        if MySql::is_here("ended sessions").await {
+            harness::sessions_are_ended::<MySql, Postgres>(scaled(1, 3)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_arrives_after_its_successor_counts_once() {
+        if MariaDb::is_here("late commit").await {
+            harness::a_commit_that_arrives_after_its_successor::<MariaDb, Postgres>().await;
+        }
+    }
+}
+
 /// What only Postgres has to be asked.
 mod postgres {
     use super::*;

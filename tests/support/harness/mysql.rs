@@ -44,7 +44,7 @@ pub type MySql = Server<IsMySql>;
 pub type MariaDb = Server<IsMariaDb>;
 
 impl<K: Kind> Server<K> {
-    /// A server with options of one's own. Ask [`Engine::start_if_here`] for one that may not be there.
+    /// A server with options of one's own. Ask [`Engine::is_here`] before.
     pub async fn with(options: MyOptions) -> Self {
         let programs: Programs = programs::<K>().await.unwrap_or_else(|why| panic!("{why}"));
         Server(LocalMySql::start(programs, options).await, PhantomData)
@@ -66,14 +66,8 @@ impl<K: Kind> Engine for Server<K> {
         Self::with(MyOptions::new()).await
     }
 
-    async fn start_if_here(test: &str) -> Option<Self> {
-        match programs::<K>().await {
-            Ok(_) => Some(Self::start().await),
-            Err(why) => {
-                not_run(&format!("{test} on {}: {why}", K::NAME));
-                None
-            }
-        }
+    async fn is_here(test: &str) -> bool {
+        programs::<K>().await.inspect_err(|why| not_run(&format!("{test} on {}: {why}", K::NAME))).is_ok()
     }
 
     fn port(&self) -> u16 {
