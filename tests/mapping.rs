@@ -5,6 +5,8 @@
 #[path = "mapping/server.rs"]
 mod server;
 mod support;
+#[path = "mapping/values.rs"]
+mod values;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,38 +20,7 @@ use cutwater::transform::convert::Converter;
 use mysql_async::prelude::Queryable;
 use server::{postgres, sites};
 use tokio_postgres::SimpleQueryMessage;
-
-/// A section of `mapping/values.txt`.
-#[derive(Debug)]
-struct Section {
-    only: Option<Flavour>,
-    from: String,
-    to: PgType,
-    /// A literal at the source, and the text at the target.
-    values: Vec<(String, String)>,
-}
-
-fn sections() -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
-    for line in include_str!("mapping/values.txt").lines().filter(|line| !line.starts_with('#')) {
-        if let Some((from, to)) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.split_once(" -> ")) {
-            let (only, from) = match from.split_once(':') {
-                Some(("my", from)) => (Some(Flavour::MySql), from),
-                Some(("maria", from)) => (Some(Flavour::MariaDb), from),
-                _ => (None, from),
-            };
-            let to = PgType::parse(to).unwrap_or_else(|| panic!("{line}"));
-            sections.push(Section { only, from: from.to_owned(), to, values: Vec::new() });
-        } else if let Some((literal, text)) = line.split_once(" => ") {
-            sections.last_mut().expect("a section").values.push((literal.to_owned(), text.to_owned()));
-        } else if let Some((_, text)) = sections.last_mut().and_then(|section| section.values.last_mut()) {
-            // A line feed in a value.
-            text.push('\n');
-            text.push_str(line);
-        }
-    }
-    sections
-}
+use values::sections;
 
 /// The types that information_schema shows for a type of the file.
 fn parsed(from: &str) -> MySqlType {
@@ -166,15 +137,10 @@ fn naming() -> Naming {
 async fn every_type_arrives_as_the_documentation_says() {
     let postgres = postgres().await;
     for (number, mut session) in sites("types").await.into_iter().enumerate() {
-        let flavour = session.server().flavour;
-        let version = session.server().version;
         let mut rules: Vec<(String, String)> = Vec::new();
         let mut used = Vec::new();
         for section in sections() {
-            let absent = section.from.starts_with("vector") && version.0 < 9
-                || section.from.starts_with("uuid") && (version.0, version.1) < (10, 7)
-                || section.from.starts_with("inet4") && (version.0, version.1) < (10, 10);
-            if section.only.is_some_and(|only| only != flavour) || absent {
+            if !section.is_for(session.server()) {
                 continue;
             }
             let table = format!("t{}", used.len());

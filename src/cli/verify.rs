@@ -42,7 +42,7 @@ fn progress(table: &TableReport, done: usize, total: usize) {
 }
 
 async fn repairing(context: &Context, config: &Config, ends: &verify::Ends, plan: &Plan) -> Result<Ended> {
-    repair::allowed(&ends.state).await?;
+    repair::allowed(ends).await?;
     let follower = Follower::start(&Job::open(config.clone())?).await?;
     let repairing = |table: &str, done: usize, total: usize| tracing::info!(table, "repaired {done} of {total} rows");
     let options = Options::default();

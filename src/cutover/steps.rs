@@ -228,7 +228,7 @@ impl Steps for Real<'_> {
         let found = match Scope::of(ends, plan, last.as_ref()).await? {
             Scope::Changed { keys, whole } => {
                 self.done.final_verify = Some(FinalVerify::Changed);
-                changed::run(ends, &keys, &whole, &options, &progress).await
+                changed::run(ends, plan, &keys, &whole, &options, &progress).await
             }
             Scope::All(why) => {
                 tracing::info!(why, "all rows are compared");

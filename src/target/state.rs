@@ -44,7 +44,7 @@ pub use self::letters::SetAside;
 pub use self::run::{Control, Health, Order, RunReport, Trouble};
 pub use self::set::Requested;
 pub use self::tables::{NewTable, TableAction, TableRequest, TableStage, TableState};
-pub use self::tracking::{Changed, ChangedKeys, Tracked};
+pub use self::tracking::{Changed, ChangedKeys, Touched, Tracked};
 pub(in crate::target) use self::workers::LOCK_ALL;
 pub use self::workers::Routing;
 

@@ -9,13 +9,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tokio_postgres::types::ToSql;
+use super::pair::Pair;
+use super::{Ends, Look, Options, Progress, Report, TableReport, partitions, settled, unfinished};
+use tokio_util::task::TaskTracker;
 
-use super::recheck::row_difference;
-use super::table::{Both, Entry, Look, entry, kind_of};
-use super::{DifferenceKind, Ends, Options, Pair, Progress, Report, TableReport, partitions, unfinished};
 use crate::error::{Context, Error, Result};
-use crate::postgres::Client;
 use crate::target::state::VerifyRecord;
 use crate::target::state::{Changed, Tracked};
 use crate::transform::{Plan, TablePlan};
@@ -176,6 +174,7 @@ impl Task {
 /// the next clean verify; a clean comparison is not, since it says nothing of what it did not read.
 pub async fn run(
     ends: &Ends,
+    plan: &Plan,
     keys: &[Keys],
     whole: &[(Arc<TablePlan>, String)],
     options: &Options,
@@ -190,18 +189,25 @@ pub async fn run(
     let done = Mutex::new(0);
     let behind = Mutex::new(None);
     let seed: i64 = rand::random();
+    let tracker = TaskTracker::new();
+    let look = Look { ends, options, seed, behind: &behind, tracker: &tracker };
     let worker = async || {
         if total == 0 {
             return Ok::<(), Error>(());
         }
-        let pair = Pair::open(ends, options).await?;
+        let mut pair = Pair::open(&look, plan).await?;
         loop {
             let next = queue.lock().expect("no holder panics").pop_front();
             let Some(task) = next else { return Ok(()) };
-            let look = Look { ends, pair: &pair, plan: task.table(), seed, options, behind: &behind };
             let found = match &task {
-                Task::Whole(_) => look.compare().await,
-                Task::Keys { generation, from, to, .. } => look.compare_keys(*generation, *from, *to).await,
+                Task::Whole(table) => pair.compare(&look, table).await,
+                Task::Keys { table, generation, from, to } => {
+                    let keys = ends.state.changed_keys(*generation, &table.shaped.name, *from..=*to).await;
+                    match keys {
+                        Ok(keys) => pair.compare_keys(&look, table, &keys).await,
+                        Err(error) => Err(error),
+                    }
+                }
             };
             let found = found.with_context(|| format!("comparing {}", task.table().source.name))?;
             let mut done = done.lock().expect("no holder panics");
@@ -212,17 +218,19 @@ pub async fn run(
     };
     let workers = options.workers.clamp(1, total.max(1));
     let work = futures::future::try_join_all((0..workers).map(|_| worker()));
-    match options.budget {
-        None => drop(work.await?),
-        Some(budget) => match tokio::time::timeout(budget, work).await {
-            Ok(outcome) => drop(outcome?),
-            Err(_) => {
-                let queue = queue.into_inner().expect("no holder panics");
-                let mut left: Vec<String> = queue.iter().map(|task| task.table().source.name.to_string()).collect();
-                left.dedup();
-                return Err(unfinished(&left, budget));
-            }
-        },
+    let outcome = match options.budget {
+        None => Ok(work.await),
+        Some(budget) => tokio::time::timeout(budget, work).await.map_err(|_| budget),
+    };
+    settled(&tracker).await;
+    match outcome {
+        Ok(outcome) => drop(outcome?),
+        Err(budget) => {
+            let queue = queue.into_inner().expect("no holder panics");
+            let mut left: Vec<String> = queue.iter().map(|task| task.table().source.name.to_string()).collect();
+            left.dedup();
+            return Err(unfinished(&left, budget));
+        }
     }
     let tables = tables.into_inner().expect("no holder panics").into_values().collect();
     let report = Report { tables, duration_ms: started.elapsed().as_millis() as u64, behind: None };
@@ -256,57 +264,6 @@ fn add(tables: &mut BTreeMap<String, TableReport>, found: TableReport, named: us
     sum.differing += found.differing;
     sum.rows.extend(found.rows);
     sum.rows.truncate(named);
-}
-
-impl Look<'_> {
-    /// Compares the rows under the keys that were kept with a hash in this range.
-    async fn compare_keys(&self, generation: i64, from: i64, to: i64) -> Result<TableReport> {
-        let (source, shaped) = (&self.plan.source, &self.plan.shaped);
-        let mut report =
-            TableReport { source: source.name.to_string(), target: shaped.name.to_string(), ..TableReport::default() };
-        let sql = "SELECT key FROM cutwater.changed_key
-                    WHERE migration = $1 AND generation = $2 AND tbl = $3 AND hash BETWEEN $4 AND $5";
-        let (name, tbl) = (self.ends.state.name(), shaped.name.sql());
-        let keys = self.pair.target.query(sql, &[&name, &generation, &tbl, &from, &to]).await?;
-        let keys: Vec<Vec<String>> = keys.iter().map(|row| row.get(0)).collect();
-        if keys.is_empty() {
-            return Ok(report);
-        }
-        report.rechecked = keys.len() as u64;
-        let both: Both = self.statements(1).await?;
-        let (at_source, mut at_target) = tokio::try_join!(
-            read(&self.pair.source, &both.source.again, &keys),
-            read(&self.pair.target, &both.target.again, &keys),
-        )?;
-        report.rows_source = at_source.len() as u64;
-        report.rows_target = at_target.len() as u64;
-        let mut differs = |key: Vec<String>, kind: DifferenceKind| {
-            report.differing += 1;
-            if report.rows.len() < self.options.named_rows {
-                report.rows.push(row_difference(true, key, kind));
-            }
-        };
-        for (key, entry) in at_source {
-            match at_target.remove(&key) {
-                Some(other) if other.hash == entry.hash => {}
-                Some(other) => differs(key, kind_of(&entry, &other)),
-                None => differs(key, DifferenceKind::Missing),
-            }
-        }
-        for key in at_target.into_keys() {
-            differs(key, DifferenceKind::Extra);
-        }
-        Ok(report)
-    }
-}
-
-/// The rows with these keys, by the key they have here.
-async fn read(client: &Client, sql: &str, keys: &[Vec<String>]) -> Result<HashMap<Vec<String>, Entry>> {
-    let width = keys.first().map_or(0, Vec::len);
-    let columns: Vec<Vec<&str>> = (0..width).map(|n| keys.iter().map(|key| key[n].as_str()).collect()).collect();
-    let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
-    let rows = client.query(sql, &params).await?;
-    Ok(rows.iter().map(entry).map(|entry| (entry.key.clone(), entry)).collect())
 }
 
 #[cfg(test)]

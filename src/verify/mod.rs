@@ -4,10 +4,12 @@
 //! and names them. Nothing is changed at either end, except that a finished comparison is recorded in the state; only when
 //! it is asked to ([`run_and_repair`]) does it write the source's version of what differs.
 //!
-//! A table is compared in three widening looks ([`table`]): one aggregate a bucket of keys, computed inside both
-//! databases at the same moment; then the keys and row hashes of the buckets that disagree, merged as they stream; then
-//! ([`recheck`]) the rows that still disagree, read again behind the stream: source, head, wait until the target has
-//! applied it, target, source. A row differs only if both source reads agree and the target does not (TRAPS 24).
+//! A table is compared in three widening looks: one sum a bucket of keys; then the keys and row hashes of the buckets that
+//! disagree; then the rows that still disagree, read again behind the stream: source, head, wait until the target has
+//! applied it, target, source. A row differs only if both source reads agree and the target does not (TRAPS 24). Who
+//! computes the hashes depends on the pair of engines ([`pair`]): between two Postgres servers they do it themselves
+//! ([`postgres`]), between any others rows are streamed here and brought into one form ([`streamed`]). What a row that
+//! disagrees comes to is the same for all ([`judge`]).
 //!
 //! What can go wrong: a table is missing at the target; nobody applies the stream, so that differences may only be
 //! changes on their way ([`Report::behind`]); one of the ends goes away.
@@ -15,12 +17,13 @@
 pub mod changed;
 pub mod columns;
 pub mod follower;
+mod judge;
+mod pair;
 pub mod partitions;
+mod postgres;
 pub mod published;
-mod recheck;
 pub mod repair;
-mod sql;
-mod table;
+mod streamed;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -28,17 +31,23 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::pair::Pair;
+use crate::change::Position;
 use crate::error::{Context, Error, Kind, Result};
 pub use crate::pipeline::behind;
-use crate::postgres::{Client, connect};
-use crate::schema::{Leaves, TableName};
+use crate::postgres::connect;
+use crate::schema::Leaves;
 use crate::source::postgres::{PgSource, head};
 use crate::source::{AnySource, Source};
 use crate::target::postgres::PgTarget;
 use crate::target::state::State;
 use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
+
+/// How long statements under way may take to be ended at their servers.
+const SETTLING: Duration = Duration::from_secs(6);
 
 /// The two databases that are compared, and what the migration remembers.
 #[derive(Clone)]
@@ -69,10 +78,12 @@ impl Ends {
 
     /// The same, for what needs them to be.
     pub(crate) fn need_postgres(&self, what: &str) -> Result<PgEnds<'_>> {
-        self.postgres().ok_or_else(|| {
-            let (source, target) = (self.source.label(), self.target.label());
-            Error::new(Kind::Refused, format!("{what} is not possible between {source} and {target}"))
-        })
+        self.postgres().ok_or_else(|| self.not_between(what))
+    }
+
+    pub(crate) fn not_between(&self, what: &str) -> Error {
+        let (source, target) = (self.source.label(), self.target.label());
+        Error::new(Kind::Refused, format!("{what} is not possible between {source} and {target}"))
     }
 }
 
@@ -177,14 +188,25 @@ impl Report {
 /// Called after each table: its report, tables done, tables in all.
 pub type Progress<'a> = &'a (dyn Fn(&TableReport, usize, usize) + Send + Sync);
 
-/// Both connections of one worker.
-pub(crate) struct Pair {
-    pub(crate) source: Client,
-    pub(crate) target: Client,
-    /// For the source's head: `source` may be held up by a stream of rows that waits for us.
-    pub(crate) head: Client,
-    /// The two servers store text in different encodings: hash it as UTF-8.
-    pub(crate) recode: bool,
+/// What the comparison of any table needs.
+pub(crate) struct Look<'a> {
+    ends: &'a Ends,
+    options: &'a Options,
+    seed: i64,
+    /// Why the target could not be waited for.
+    behind: &'a Mutex<Option<String>>,
+    /// What still ends statements that nobody waits for.
+    tracker: &'a TaskTracker,
+}
+
+impl Look<'_> {
+    /// Waits until the target has applied everything up to `head`.
+    async fn catch_up(&self, head: &Position) -> Result<()> {
+        if let behind::Reached::No(why) = behind::wait(&self.ends.state, head).await? {
+            self.behind.lock().expect("no holder panics").get_or_insert(why);
+        }
+        Ok(())
+    }
 }
 
 /// Compares all tables of the plan. Records the outcome in the state, unless differences may be changes on their way.
@@ -265,23 +287,22 @@ async fn compare(
     shutdown: &CancellationToken,
 ) -> Result<(Report, Option<i64>)> {
     let started = Instant::now();
-    let both = ends.need_postgres("a comparison")?;
-    let target = connect(both.target.info(), &format!("cutwater_{}_verify", ends.state.name())).await?;
-    columns::arrived(&target, plan).await?;
-    drop(target);
+    columns::arrived(ends, plan).await?;
     let generation = generation(ends, options, shutdown).await?;
     let total = plan.len();
     let done = Mutex::new(Vec::with_capacity(total));
     let queue: Mutex<VecDeque<_>> = Mutex::new(plan.tables().cloned().collect());
     let behind = Mutex::new(None);
     let seed: i64 = rand::random();
+    let tracker = TaskTracker::new();
+    let look = Look { ends, options, seed, behind: &behind, tracker: &tracker };
     let worker = async || {
-        let pair = Pair::open(ends, options).await?;
+        let mut pair = Pair::open(&look, plan).await?;
         loop {
             let next = queue.lock().expect("no holder panics").pop_front();
             let Some(table) = next else { return Ok(()) };
-            let look = table::Look { ends, pair: &pair, plan: &table, seed, options, behind: &behind };
-            let report = look.compare().await.with_context(|| format!("comparing {}", table.source.name))?;
+            let report =
+                pair.compare(&look, &table).await.with_context(|| format!("comparing {}", table.source.name))?;
             let mut done = done.lock().expect("no holder panics");
             done.push(report);
             progress(&done[done.len() - 1], done.len(), total);
@@ -304,6 +325,7 @@ async fn compare(
             Err(unfinished(&left.collect::<Vec<_>>(), options.budget.unwrap_or_default()))
         }
     };
+    settled(&tracker).await;
     outcome?;
     let mut tables = done.into_inner().expect("no holder panics");
     tables.sort_by(|a, b| a.source.cmp(&b.source));
@@ -323,6 +345,14 @@ async fn generation(ends: &Ends, options: &Options, shutdown: &CancellationToken
     }
 }
 
+/// Waits until no statement of ours is under way at a server any more.
+async fn settled(tracker: &TaskTracker) {
+    tracker.close();
+    if tokio::time::timeout(SETTLING, tracker.wait()).await.is_err() {
+        tracing::warn!("a statement of the comparison may still be under way at a server");
+    }
+}
+
 fn interrupted() -> Error {
     Error::new(Kind::Interrupted, "the comparison was interrupted")
 }
@@ -332,37 +362,4 @@ fn unfinished(left: &[String], budget: Duration) -> Error {
     let more = if left.len() > 5 { format!(" and {} more", left.len() - 5) } else { String::new() };
     let why = format!("{:.1} s were not enough to compare {named}{more}", budget.as_secs_f64());
     Error::new(Kind::Transient, why).fix("allow more time: a larger --max-downtime")
-}
-
-impl Pair {
-    async fn open(ends: &Ends, options: &Options) -> Result<Pair> {
-        let name = format!("cutwater_{}_verify", ends.state.name());
-        let both = ends.need_postgres("a comparison")?;
-        let source = connect(both.source.info(), &name).await?;
-        let target = connect(both.target.info(), &name).await?;
-        let head = connect(both.source.info(), &name).await?;
-        let mut encodings = Vec::new();
-        for client in [&source, &target] {
-            client.batch_execute("SET default_transaction_read_only = on").await?;
-            // Postgres 14: a scan whose reader has gone ends, instead of running to its end for nobody.
-            let _ = client.batch_execute("SET client_connection_check_interval = '1s'").await;
-            if let Some(budget) = options.budget {
-                client.batch_execute(&format!("SET statement_timeout = {}", budget.as_millis().max(1))).await?;
-            }
-            let row = client.query_one("SELECT current_setting('server_encoding')", &[]).await?;
-            encodings.push(row.get::<_, String>(0));
-        }
-        let recode = encodings[0] != encodings[1];
-        Ok(Pair { source, target, head, recode })
-    }
-}
-
-/// The name, and whether rows of tables that inherit from it are its own (a partitioned parent) or not.
-async fn selection(client: &Client, table: &TableName) -> Result<String> {
-    let sql = "SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
-    let row = client.query_opt(sql, &[&table.schema, &table.table]).await?;
-    let row = row.ok_or_else(|| Error::new(Kind::Schema, format!("there is no table {table}")))?;
-    let only = if row.get::<_, &str>(0) == "r" { "ONLY " } else { "" };
-    Ok(format!("{only}{}", table.sql()))
 }

@@ -26,13 +26,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ends, Report, TableReport, behind, interrupted, selection};
+use super::postgres::selection;
+use super::{Ends, Report, TableReport, behind, interrupted};
 use crate::error::{Context, Error, Kind, Result};
 use crate::postgres::{Client, Equality, connect};
 use crate::source::postgres::head;
 use crate::target::postgres::{Reader, Ready, Repairer, Rows, Writes};
 use crate::target::state::Phase;
-use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
 
 /// Rows of one transaction: it holds up the stream for as long as it takes.
@@ -99,11 +99,16 @@ impl Repaired {
 /// Called after each piece: the table, rows done, rows in all.
 pub type Progress<'a> = &'a (dyn Fn(&str, usize, usize) + Send + Sync);
 
-/// Refuses where the target does not follow the source: before the copy is done, and once a cutover has begun. After it
-/// the source's version would be the old one.
-pub async fn allowed(state: &State) -> Result<()> {
+/// Refuses where rows cannot be written one by one, or the target does not follow the source: before the copy is done, and
+/// once a cutover has begun. After it the source's version would be the old one.
+pub async fn allowed(ends: &Ends) -> Result<()> {
+    if ends.postgres().is_none() {
+        return Err(ends.not_between("a repair of single rows").fix(
+            "cutwater verify names the tables that differ; cutwater tables resync TABLE copies one again, beside the others",
+        ));
+    }
     let refused = |why: String| Err(Error::new(Kind::Refused, why).fix("cutwater status"));
-    match state.migration().await?.map(|migration| migration.phase) {
+    match ends.state.migration().await?.map(|migration| migration.phase) {
         None => refused("nothing was migrated yet: there is nothing to repair".into()),
         Some(Phase::CatchingUp | Phase::Streaming) => Ok(()),
         Some(phase) => refused(format!("the migration is in phase {phase}: rows are not repaired in it")),

@@ -11,6 +11,7 @@ use super::LOCK_ALL;
 use super::access::State;
 use super::db::{Failed, How, Row, Sql, Why, params};
 use crate::error::{Context, Error, Result};
+use crate::schema::TableName;
 
 /// How long turning it on waits for the batch under way.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +24,16 @@ const CHANGED: Sql<'_> = Sql {
     mysql: "SELECT k.generation, k.tbl, count(*), min(json_length(k.key)), max(json_length(k.key))
               FROM cutwater.changed_key AS k WHERE k.migration = $1 AND k.generation >= $2
              GROUP BY 1, 2 ORDER BY 1, 2",
+};
+
+/// The keys of table $2, each as JSON.
+const KEYS: Sql<'_> = Sql {
+    postgres: "SELECT array_to_json(k.key)::text FROM cutwater.changed_key AS k
+                WHERE k.migration = $1 AND k.tbl = $2 AND k.generation BETWEEN $3 AND $4
+                  AND k.hash BETWEEN $5 AND $6",
+    mysql: "SELECT k.key FROM cutwater.changed_key AS k
+             WHERE k.migration = $1 AND k.tbl = $2 AND k.generation BETWEEN $3 AND $4
+               AND k.hash BETWEEN $5 AND $6",
 };
 
 /// What changed since a verify.
@@ -54,6 +65,15 @@ pub enum Tracked {
     Whole(Changed),
     /// Not enough; why.
     Lost(String),
+}
+
+/// Which rows of a table changed since a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// Those with these keys, by the texts of the target.
+    Keys(Vec<Vec<String>>),
+    /// Any of them may have.
+    Any,
 }
 
 impl State {
@@ -103,6 +123,40 @@ impl State {
             self.execute("forgetting what changed before the verify", sql.as_str(), params).await?;
         }
         Ok(())
+    }
+
+    /// The keys of a table that were kept under this generation with a hash in this range, by the texts of the target.
+    pub async fn changed_keys(
+        &self,
+        generation: i64,
+        table: &TableName,
+        hashes: RangeInclusive<i64>,
+    ) -> Result<Vec<Vec<String>>> {
+        self.keys(table, generation..=generation, hashes).await
+    }
+
+    /// Those that were kept under this generation or a later one, and whether any row of the table may have changed since.
+    pub async fn touched_since(&self, generation: i64, table: &TableName) -> Result<Touched> {
+        if let Tracked::Whole(changed) = self.changed_since(generation).await? {
+            let name = table.sql();
+            if !changed.whole.iter().any(|(whole, _)| *whole == name) {
+                return Ok(Touched::Keys(self.keys(table, generation..=i64::MAX, i64::MIN..=i64::MAX).await?));
+            }
+        }
+        Ok(Touched::Any)
+    }
+
+    async fn keys(
+        &self,
+        table: &TableName,
+        generations: RangeInclusive<i64>,
+        hashes: RangeInclusive<i64>,
+    ) -> Result<Vec<Vec<String>>> {
+        let name = table.sql();
+        let (since, until) = (*generations.start(), *generations.end());
+        let params = params![self.name(), &name, since, until, *hashes.start(), *hashes.end()];
+        let rows = self.query("reading the keys of what changed", KEYS, params).await?;
+        rows.iter().map(|row| row.json(0)).collect()
     }
 
     /// What changed since `generation`.

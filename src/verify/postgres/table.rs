@@ -2,48 +2,25 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Mutex;
 
 use futures::TryStreamExt as _;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 
 use super::sql::{Statements, bucket_count};
-use super::{DifferenceKind, Ends, Options, Pair, TableReport, behind, selection};
+use super::{Pair, selection};
 use crate::error::{Context, Result};
 use crate::postgres::{Client, Equality};
 use crate::source::postgres::head;
 use crate::transform::TablePlan;
-
-/// Rows that are rechecked at most. What is beyond is counted as it was first seen: with so many there is no doubt that
-/// something is wrong.
-const MAX_CANDIDATES: usize = 1_000_000;
+use crate::verify::judge::{Candidate, Entry, keep, kind_of};
+use crate::verify::{DifferenceKind, Look, TableReport};
 
 /// What one table's comparison needs.
-pub(super) struct Look<'a> {
-    pub(super) ends: &'a Ends,
+pub(super) struct Work<'a> {
+    pub(super) look: &'a Look<'a>,
     pub(super) pair: &'a Pair,
     pub(super) plan: &'a TablePlan,
-    pub(super) seed: i64,
-    pub(super) options: &'a Options,
-    pub(super) behind: &'a Mutex<Option<String>>,
-}
-
-/// A row (or, without a key, all equal rows) at one end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) order: i64,
-    pub(super) key: Vec<String>,
-    pub(super) count: i64,
-    pub(super) hash: i64,
-}
-
-/// A row that disagreed when it was first seen.
-#[derive(Debug, Clone)]
-pub(super) struct Candidate {
-    pub(super) order: i64,
-    pub(super) key: Vec<String>,
-    pub(super) kind: DifferenceKind,
 }
 
 /// The statements for both ends.
@@ -53,7 +30,7 @@ pub(super) struct Both {
     pub(super) keyed: bool,
 }
 
-impl Look<'_> {
+impl Work<'_> {
     /// Compares the table.
     pub(super) async fn compare(&self) -> Result<TableReport> {
         let (source, shaped) = (&self.plan.source, &self.plan.shaped);
@@ -99,8 +76,8 @@ impl Look<'_> {
         let target_equal = Equality::of(&self.pair.target, &shaped.name, &shaped_names).await?;
         Ok(Both {
             // `shaped` for both: its key counts in the columns that travel, in their order.
-            source: Statements::new((&names, &source_equal), shaped, &from, buckets, self.seed, recode),
-            target: Statements::new((&shaped_names, &target_equal), shaped, &into, buckets, self.seed, recode),
+            source: Statements::new((&names, &source_equal), shaped, &from, buckets, self.look.seed, recode),
+            target: Statements::new((&shaped_names, &target_equal), shaped, &into, buckets, self.look.seed, recode),
             keyed: shaped.key.is_some(),
         })
     }
@@ -144,32 +121,10 @@ impl Look<'_> {
 
     /// Waits until the target has applied what is at the source now.
     pub(super) async fn catch_up(&self) -> Result<()> {
-        if self.options.fenced {
+        if self.look.options.fenced {
             return Ok(());
         }
-        let head = head::of_seen(&self.pair.head).await?;
-        if let behind::Reached::No(why) = behind::wait(&self.ends.state, &head).await? {
-            self.behind.lock().expect("no holder panics").get_or_insert(why);
-        }
-        Ok(())
-    }
-}
-
-/// How two entries of one key differ; without a key their counts do.
-pub(super) fn kind_of(source: &Entry, target: &Entry) -> DifferenceKind {
-    match source.count.cmp(&target.count) {
-        std::cmp::Ordering::Greater => DifferenceKind::Missing,
-        std::cmp::Ordering::Less => DifferenceKind::Extra,
-        std::cmp::Ordering::Equal => DifferenceKind::Different,
-    }
-}
-
-fn keep(candidates: &mut Vec<Candidate>, entry: Entry, kind: DifferenceKind, report: &mut TableReport) {
-    if candidates.len() < MAX_CANDIDATES {
-        candidates.push(Candidate { order: entry.order, key: entry.key, kind });
-    } else {
-        report.too_many = true;
-        report.differing += 1;
+        self.look.catch_up(&head::of_seen(&self.pair.head).await?).await
     }
 }
 
