@@ -2,6 +2,8 @@
 //! cannot be followed ends the stream with its reason.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "source_mysql/check.rs"]
+mod check;
 #[path = "source_mysql/snapshot.rs"]
 mod snapshot;
 mod support;

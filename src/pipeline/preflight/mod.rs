@@ -5,6 +5,7 @@
 //! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything. What is looked
 //! at is a matter of the pair of engines, each in a folder of its own.
 
+mod mysql;
 mod postgres;
 mod translated;
 

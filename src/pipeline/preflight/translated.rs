@@ -21,8 +21,9 @@ use crate::transform::{Plan, TablePlan};
 const NAMED: usize = 5;
 
 /// Looks at both ends.
-pub(super) async fn between(job: &Job, _source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Report> {
+pub(super) async fn between(job: &Job, source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
+    super::mysql::source(source, plan, false, &mut report).await?;
     let to = target.info();
     let new = connect(to, "cutwater check").await?;
     postgres::server(&new, to, &mut report).await?;
@@ -109,13 +110,14 @@ fn not_carried(script: &Script, report: &mut Report) {
 }
 
 /// Every right that is needed.
-pub(super) async fn grants(job: &Job, _source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Grants> {
+pub(super) async fn grants(job: &Job, source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Grants> {
     let new = connect(target.info(), "cutwater check").await?;
     let progress = Arc::new(Progress::new());
     let work = Translated::new(&job.config, plan, &progress);
     let extensions = needed(work.script().await?);
     let target = Box::pin(rights::at_target(&new, plan, Vec::new(), &extensions)).await;
-    Ok(Grants { source: Vec::new(), target: target.context("working out the target's grants")? })
+    let source = super::mysql::at_source(source, plan).await.context("working out the source's grants")?;
+    Ok(Grants { source, target: target.context("working out the target's grants")? })
 }
 
 /// What the source has and no migration of tables carries over.

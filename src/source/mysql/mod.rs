@@ -28,6 +28,7 @@ mod table;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Mutex;
@@ -40,7 +41,10 @@ use crate::config::{Config, SnapshotConfig};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{Flavour, MyConnInfo, Session, catalog, connect, my_table};
 use crate::schema::{Facts, Patterns, TableDefinition, TableName, TableSchema};
-use crate::source::{Head, SlotState, Source, SourceIdentity};
+use crate::source::{ChangeStream as _, Head, SlotState, Source, SourceIdentity};
+
+/// How long a server may take to say that it does not give its log.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A MySQL or MariaDB server as a source. Cheap to clone. Clones share one connection for small questions.
 #[derive(Clone)]
@@ -108,6 +112,21 @@ impl MySource {
         let all = self.inner.everywhere || !patterns.name_nothing();
         let databases = self.inner.info.database.iter().filter(|_| !all).cloned();
         definitions(session, databases).await
+    }
+
+    /// The error that names XA transactions which are prepared: neither a snapshot nor the stream has their rows.
+    pub async fn refuse_prepared(&self, session: &mut Session) -> Result<()> {
+        snapshot::refuse_prepared(session).await
+    }
+
+    /// Asks for the log from `from` on as a stream beside others, which ends nobody, and hears whether it is given.
+    pub async fn try_reading(&self, from: &Position) -> Result<()> {
+        let mut stream = MyStream::beside(self, from, &[], &Budget::new(1 << 20)).await?;
+        // A refusal is the first thing that comes; where nothing is written, nothing else does.
+        match tokio::time::timeout(REFUSED_WITHIN, stream.next()).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) | Err(_) => stream.close().await,
+        }
     }
 
     /// The earliest position that the log can still be read from.

@@ -18,6 +18,7 @@ mod pool;
 use std::sync::Arc;
 
 use self::copy::CopyOut;
+pub(super) use self::open::refuse_prepared;
 use self::pool::Pool;
 use super::{MySource, MyStream};
 use crate::change::{Budget, Chunk, Position};

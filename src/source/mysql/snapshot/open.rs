@@ -229,7 +229,7 @@ async fn busy(session: &mut Session) -> Result<Vec<String>> {
 }
 
 /// What was prepared before would be in no snapshot, and only its end in the stream (TRAPS 3).
-async fn refuse_prepared(session: &mut Session) -> Result<()> {
+pub(in crate::source::mysql) async fn refuse_prepared(session: &mut Session) -> Result<()> {
     // formatID, gtrid_length, bqual_length, data
     let rows = match session.rows("XA RECOVER CONVERT XID").await {
         Ok(rows) => rows,
