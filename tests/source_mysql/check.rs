@@ -8,9 +8,7 @@ use support::one;
 use super::*;
 
 async fn report(url: &str, target: &str) -> Report {
-    let text = format!(
-        "[migration]\nname = \"checked\"\n[source]\nurl = \"{url}\"\n[target]\nurl = \"{target}\"\n"
-    );
+    let text = format!("[migration]\nname = \"checked\"\n[source]\nurl = \"{url}\"\n[target]\nurl = \"{target}\"\n");
     let job = Job::open(Config::parse(&text, "c").unwrap_or_else(|error| panic!("{error}"))).unwrap();
     let plan = job.plan().await.unwrap_or_else(|error| panic!("{error}"));
     inspect(&job, &plan).await.unwrap_or_else(|error| panic!("{error}"))
@@ -22,20 +20,40 @@ fn names(report: &Report, verdict: Verdict) -> Vec<&'static str> {
 }
 
 fn fixes(report: &Report, name: &str) -> String {
-    report.findings.iter().filter(|finding| finding.name == name).flat_map(|finding| finding.fix.clone()).collect::<Vec<_>>().join("\n")
+    report
+        .findings
+        .iter()
+        .filter(|finding| finding.name == name)
+        .flat_map(|finding| finding.fix.clone())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_can_be_followed_passes_and_what_cannot_is_named_with_its_fix() {
     let target = one().await;
     for flavour in BOTH {
-        let Some(server) = my_server(flavour, MyOptions::new(), "a_source_that_can_be_followed").await else { continue };
+        let Some(server) = my_server(flavour, MyOptions::new(), "a_source_that_can_be_followed").await else {
+            continue;
+        };
         server.execute(DATABASE, "CREATE TABLE good (id int PRIMARY KEY, g int) ENGINE = InnoDB").await;
         let found = report(&server.url(DATABASE), &target.url()).await;
         assert_eq!(names(&found, Verdict::Fail), [] as [&str; 0], "{flavour}: {found:#?}");
         let notes: Vec<_> = names(&found, Verdict::Note).into_iter().filter(|name| *name != "not-carried").collect();
         assert_eq!(notes, [] as [&str; 0], "{flavour}: {found:#?}");
-        for name in ["version", "binary-log", "gtid", "row-image", "replica", "retention", "xa", "engines", "keys", "lock", "replication"] {
+        for name in [
+            "version",
+            "binary-log",
+            "gtid",
+            "row-image",
+            "replica",
+            "retention",
+            "xa",
+            "engines",
+            "keys",
+            "lock",
+            "replication",
+        ] {
             assert!(names(&found, Verdict::Pass).contains(&name), "{flavour}: {name} in {found:#?}");
         }
 

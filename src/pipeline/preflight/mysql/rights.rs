@@ -37,7 +37,8 @@ pub(super) async fn look(source: &MySource, session: &mut Session, plan: &Plan, 
     match session.execute("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS").await {
         Ok(_) => report.pass(End::Source, "lock", "commits can be made to wait for the moment that a snapshot needs"),
         Err(error) if error.kind() == Kind::Privilege && !granted.contains("FLUSH_TABLES") => {
-            let text = format!("{account} cannot make commits wait for the moment that a snapshot needs: {}", error.why());
+            let text =
+                format!("{account} cannot make commits wait for the moment that a snapshot needs: {}", error.why());
             report.fail(End::Source, "lock", Kind::Privilege, text).fix(format!("GRANT RELOAD ON *.* TO {account};"));
         }
         Err(error) if error.kind() == Kind::Privilege => {
@@ -47,7 +48,9 @@ pub(super) async fn look(source: &MySource, session: &mut Session, plan: &Plan, 
     }
     let all = granted.contains("ALL PRIVILEGES ON *.*");
     if !all && !granted.contains("PROCESS") {
-        let text = format!("{account} does not see others' statements: the snapshot cannot wait for long ones before it asks for its lock");
+        let text = format!(
+            "{account} does not see others' statements: the snapshot cannot wait for long ones before it asks for its lock"
+        );
         report.note(End::Source, "process", text).fix(format!("GRANT PROCESS ON *.* TO {account};"));
     }
     if !all && session.server().is_mariadb() && !granted.contains("BINLOG ADMIN") && !granted.contains("SUPER") {
@@ -114,10 +117,7 @@ pub(in crate::pipeline::preflight) async fn at_source(source: &MySource, plan: &
         ));
     }
     if !server.is_mariadb() && server.version >= (8, 0, 0) {
-        grants.push(grant(
-            format!("GRANT XA_RECOVER_ADMIN ON *.* TO {account};"),
-            "to see prepared XA transactions",
-        ));
+        grants.push(grant(format!("GRANT XA_RECOVER_ADMIN ON *.* TO {account};"), "to see prepared XA transactions"));
     }
     let mut databases: Vec<&str> = plan.tables().map(|table| table.source.name.schema.as_str()).collect();
     databases.sort_unstable();

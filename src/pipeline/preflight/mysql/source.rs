@@ -50,7 +50,8 @@ pub(super) fn said(report: &mut Report, name: &'static str, error: &Error) {
 }
 
 fn version(server: &Server, report: &mut Report) {
-    let oldest = OLDEST.iter().find(|(mariadb, _)| *mariadb == server.is_mariadb()).map_or((0, 0, 0), |(_, oldest)| *oldest);
+    let oldest =
+        OLDEST.iter().find(|(mariadb, _)| *mariadb == server.is_mariadb()).map_or((0, 0, 0), |(_, oldest)| *oldest);
     if server.version < oldest {
         let (major, minor, _) = oldest;
         let text = format!("{server} is older than {major}.{minor}, the oldest that can be followed");
@@ -89,7 +90,9 @@ async fn log(source: &MySource, server: &Server, report: &mut Report) -> Result<
         true => ("gtid_strict_mode is OFF", "SET GLOBAL gtid_strict_mode = ON, and the same in its configuration file"),
         false => ("gtid_mode is not ON", "enforce_gtid_consistency = ON, then gtid_mode step by step to ON"),
     };
-    let text = format!("{setting}: places in the log are known by file and offset, which mean nothing on another server\nof the group after a failover");
+    let text = format!(
+        "{setting}: places in the log are known by file and offset, which mean nothing on another server\nof the group after a failover"
+    );
     report.note(End::Source, "gtid", text).fix(format!("before the migration begins:   {fix}"));
     Ok(())
 }
@@ -143,7 +146,10 @@ async fn replica(session: &mut Session, report: &mut Report) {
             report.fail(End::Source, "replica", Kind::ServerSetting, text).fix(fix);
         }
         Err(error) => {
-            let text = format!("whether the server is a replica cannot be told ({}); if it is, its log lacks what it is sent", error.why());
+            let text = format!(
+                "whether the server is a replica cannot be told ({}); if it is, its log lacks what it is sent",
+                error.why()
+            );
             report.note(End::Source, "replica", text).fix(fix);
         }
     }
@@ -158,7 +164,11 @@ async fn retention(session: &mut Session, plan: &Plan, report: &mut Report) -> R
     if place.starts_with("/rdsdbbin") {
         let hours = (2 * copy).div_ceil(3600).max(24);
         report
-            .note(End::Source, "retention", "a managed server throws its log away when it likes, unless it is told how long to keep it")
+            .note(
+                End::Source,
+                "retention",
+                "a managed server throws its log away when it likes, unless it is told how long to keep it",
+            )
             .fix(format!("CALL mysql.rds_set_configuration('binlog retention hours', {hours});"));
         return Ok(());
     }
@@ -186,7 +196,11 @@ async fn retention(session: &mut Session, plan: &Plan, report: &mut Report) -> R
             .fix(fix);
     } else if kept < wanted {
         report
-            .note(End::Source, "retention", format!("{text}.\nIf the run is down for longer than that, the copy starts over"))
+            .note(
+                End::Source,
+                "retention",
+                format!("{text}.\nIf the run is down for longer than that, the copy starts over"),
+            )
             .fix(fix);
     } else {
         report.pass(End::Source, "retention", text);

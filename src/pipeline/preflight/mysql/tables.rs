@@ -71,8 +71,11 @@ async fn foreign_keys(
     for definition in tables {
         for key in &definition.foreign_keys {
             let does = [("DELETE", &key.on_delete), ("UPDATE", &key.on_update)];
-            let does: Vec<String> =
-                does.iter().filter(|(_, action)| acts(action)).map(|(on, action)| format!("ON {on} {action}")).collect();
+            let does: Vec<String> = does
+                .iter()
+                .filter(|(_, action)| acts(action))
+                .map(|(on, action)| format!("ON {on} {action}"))
+                .collect();
             if !does.is_empty() {
                 acting.push(format!("{}.{} ({})", definition.table.name, key.name, does.join(" ")));
             }
@@ -86,7 +89,8 @@ async fn foreign_keys(
     let server = session.server();
     let logs = !server.is_mariadb() && server.version >= (9, 6, 0);
     let native = session.rows("SHOW VARIABLES LIKE 'innodb_native_foreign_keys'").await?;
-    let native = native.iter().any(|row| row.get(1).cloned().flatten().is_some_and(|value| value == "ON" || value == "1"));
+    let native =
+        native.iter().any(|row| row.get(1).cloned().flatten().is_some_and(|value| value == "ON" || value == "1"));
     if logs && !native {
         report.pass(End::Source, "foreign-key-actions", "what foreign keys change is in the log");
         return Ok(());
