@@ -1,10 +1,14 @@
 //! The MySQL and MariaDB target against real servers: batches made by hand, and what the tables hold afterwards.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
+#[path = "target_mysql/cascades.rs"]
+mod cascades;
 #[path = "target_mysql/fixture.rs"]
 mod fixture;
 #[path = "target_mysql/load.rs"]
 mod load;
+#[path = "target_mysql/rates.rs"]
+mod rates;
 mod support;
 #[path = "target_mysql/values.rs"]
 mod values_of_all_types;
@@ -530,12 +534,16 @@ async fn statements_keep_to_what_the_server_takes() {
         f.apply_as_sets(&mut applier, rows.map(|(size, id)| update(&t, file(id, *size + 1))).collect()).await;
         let sum = f.value("SELECT SUM(LENGTH(content)) FROM files").await;
         assert_eq!(sum.unwrap(), (1_200_020 + sizes.len()).to_string());
+        // A file has no such limit.
+        f.known(&[&t]).await;
+        let loaded = f.load(&t, cutwater::target::LoadMode::Append, &[file(8, 3 << 20)]).await;
         let error = f.apply(&mut applier, vec![insert(&t, file(9, 700_000))]).await.unwrap_err();
         f.execute(&format!("SET GLOBAL max_allowed_packet = {packet}")).await;
         assert_eq!(error.kind(), Kind::ServerSetting, "{error}");
         assert!(error.message().contains("files (id = 9)"), "{error}");
         assert!(error.suggestion().unwrap().contains("SET GLOBAL max_allowed_packet = 2097152"), "{error}");
-        assert_eq!(f.rows("files").await.len(), 5);
+        assert_eq!(loaded.unwrap().rows, 1);
+        assert_eq!(f.rows("files").await.len(), 6);
     })
     .await;
 }

@@ -35,8 +35,13 @@ pub fn at(lsn: u64) -> Position {
 }
 
 /// Puts a claim to both servers.
-#[allow(clippy::print_stdout, reason = "shown with a failure: which server it was")]
 pub async fn on_both(ddl: &str, claim: impl AsyncFn(Fixture)) {
+    on_both_from("postgres", ddl, claim).await;
+}
+
+/// The same, with changes of a source of this engine.
+#[allow(clippy::print_stdout, reason = "shown with a failure: which server it was")]
+pub async fn on_both_from(engine: &str, ddl: &str, claim: impl AsyncFn(Fixture)) {
     type Shared = OnceCell<Option<Arc<LocalMySql>>>;
     static SERVERS: [Shared; 2] = [const { OnceCell::const_new() }; 2];
     for flavour in [Flavour::MySql, Flavour::MariaDb] {
@@ -44,7 +49,7 @@ pub async fn on_both(ddl: &str, claim: impl AsyncFn(Fixture)) {
         let server = SERVERS[usize::from(flavour == Flavour::MariaDb)]
             .get_or_init(async || my_server(flavour, MyOptions::new(), "the target of MySQL").await.map(Arc::new));
         let Some(server) = server.await.clone() else { continue };
-        claim(Fixture::of(server, ddl, "postgres", "15").await).await;
+        claim(Fixture::of(server, ddl, engine, "8.0.36").await).await;
     }
 }
 

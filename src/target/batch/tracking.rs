@@ -16,6 +16,8 @@ pub(in crate::target) const KEYLESS: &str = "it has no key";
 /// Why a table is compared whole.
 pub(in crate::target) const TRUNCATED: &str = "it was truncated";
 /// Why a table is compared whole.
+pub(in crate::target) const FOLLOWS: &str = "a foreign key acted on it";
+/// Why a table is compared whole.
 pub(in crate::target) const KEY_NOT_SENT: &str = "a key was not sent";
 
 /// What is kept, and how far that is.

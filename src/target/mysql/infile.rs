@@ -24,6 +24,9 @@ use crate::schema::{MySqlKind, MySqlType};
 use crate::source::CopyStream;
 use crate::target::Loaded;
 
+/// Bytes of a packet: far below what any server takes (`max_allowed_packet`), however large a row is.
+const PACKET: usize = 128 << 10;
+
 /// What has been read of a source's rows, and why no more.
 #[derive(Default)]
 pub(super) struct Sent {
@@ -63,38 +66,61 @@ fn is_its_bytes(ty: &MySqlType) -> bool {
 
 /// The rows as the file; what was read stands in `sent` once the server has answered.
 pub(super) fn data(stream: CopyStream, sent: Arc<Mutex<Sent>>) -> InfileData {
-    let lines = stream.map(move |chunk| {
+    let lines = stream.flat_map(move |chunk| {
         let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
         let made = chunk.and_then(|chunk| {
             sent.loaded.rows += chunk.rows;
             sent.loaded.bytes += chunk.bytes.len() as u64;
             lines(chunk.bytes)
         });
-        made.map_err(|error| {
-            let said = std::io::Error::other(error.message());
-            sent.error = Some(error);
-            said
-        })
+        let (packets, error) = match made {
+            Ok(lines) => (packets(lines), None),
+            Err(error) => {
+                let said = std::io::Error::other(error.message());
+                sent.error = Some(error);
+                (Vec::new(), Some(Err(said)))
+            }
+        };
+        futures::stream::iter(packets.into_iter().map(Ok).chain(error))
     });
     Box::pin(lines)
+}
+
+/// Rows that are at hand as the file.
+pub(super) fn data_of<'r>(rows: impl Iterator<Item = &'r Row>) -> InfileData {
+    let mut out = Vec::new();
+    rows.for_each(|row| line(&mut out, row));
+    Box::pin(futures::stream::iter(packets(Bytes::from(out)).into_iter().map(Ok)))
+}
+
+/// Cut into what the server takes at once, wherever that is in a row.
+fn packets(mut lines: Bytes) -> Vec<Bytes> {
+    let mut packets = Vec::new();
+    while !lines.is_empty() {
+        packets.push(lines.split_to(lines.len().min(PACKET)));
+    }
+    packets
 }
 
 fn lines(mut rows: Bytes) -> Result<Bytes, Error> {
     let mut out = Vec::with_capacity(rows.len() + rows.len() / 8);
     while !rows.is_empty() {
-        let row = Row::split_from(&mut rows).ok_or_else(cut_in_two)?;
-        for (n, datum) in row.fields().enumerate() {
-            if n > 0 {
-                out.push(b'\t');
-            }
-            match datum {
-                Datum::Text(bytes) | Datum::Binary(bytes) => escaped(&mut out, bytes),
-                Datum::Null | Datum::Unchanged => out.extend_from_slice(b"\\N"),
-            }
-        }
-        out.push(b'\n');
+        line(&mut out, &Row::split_from(&mut rows).ok_or_else(cut_in_two)?);
     }
     Ok(Bytes::from(out))
+}
+
+fn line(out: &mut Vec<u8>, row: &Row) {
+    for (n, datum) in row.fields().enumerate() {
+        if n > 0 {
+            out.push(b'\t');
+        }
+        match datum {
+            Datum::Text(bytes) | Datum::Binary(bytes) => escaped(out, bytes),
+            Datum::Null | Datum::Unchanged => out.extend_from_slice(b"\\N"),
+        }
+    }
+    out.push(b'\n');
 }
 
 fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -122,6 +122,7 @@ impl MyApplier {
     async fn send_changes(&mut self, script: &mut Script, changes: &[&RowChange]) -> Result<(), Trouble> {
         for change in changes {
             let entry = self.tables.entry(self.session.get_mut(), &change.table).await?;
+            self.send_followers_of_one(script, &entry, change).await?;
             let statements = self.of_one(&entry, change)?;
             self.send(script, statements).await?;
         }

@@ -8,9 +8,13 @@
 //! A warning counts as a failure, because strict mode cuts a fraction's digits with no more than a note; those that say
 //! nothing about a row are left out ([`harmless`]).
 
-use mysql_async::Row;
+use std::sync::Mutex;
+
 use mysql_async::prelude::Queryable;
 
+use super::infile;
+use super::tables::Entry;
+use crate::change::Row;
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::{MyConnInfo, Role, Session, code_kind, connect_as};
 
@@ -155,6 +159,29 @@ impl Script {
         Ok(())
     }
 
+    /// Sends what is there, and then rows as a file; every one must be taken as it is.
+    pub(super) async fn load<'r>(
+        &mut self,
+        session: &mut Session,
+        entry: &Entry,
+        rows: impl ExactSizeIterator<Item = &'r Row>,
+    ) -> Result<(), Failure> {
+        self.flush(session).await?;
+        let count = rows.len() as u64;
+        // The driver wants a handler that is Sync, and a stream is not: the lock is taken once.
+        let data = Mutex::new(Some(infile::data_of(rows)));
+        session.conn().set_infile_handler(async move {
+            let taken = data.lock().ok().and_then(|mut data| data.take());
+            taken.ok_or_else(|| std::io::Error::other("the data was taken already").into())
+        });
+        session.conn().query_drop(infile::statement(entry)).await?;
+        match session.conn().affected_rows() {
+            affected if affected != count => Err(Failure::Count { affected }),
+            _ if session.conn().get_warnings() > 0 => Err(Failure::Warned),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends what is there and waits for all answers.
     pub(super) async fn flush(&mut self, session: &mut Session) -> Result<(), Failure> {
         if self.text.is_empty() {
@@ -166,7 +193,7 @@ impl Script {
         let mut answers = session.conn().query_iter(&text[..]).await?;
         for expected in expected {
             let (affected, warnings) = (answers.affected_rows(), answers.warnings());
-            let mut first: Option<Row> = None;
+            let mut first: Option<mysql_async::Row> = None;
             // Brings up the statement's own error, and steps on to the next answer.
             while let Some(row) = answers.next().await? {
                 first.get_or_insert(row);

@@ -392,7 +392,9 @@ pub(super) fn typed(column: &Column, value: &str) -> String {
             format!("CAST({value} AS DECIMAL({}, {}))", ty.precision.unwrap_or(10), ty.scale.unwrap_or(0))
         }
         K::Date => format!("CAST({value} AS DATE)"),
-        K::DateTime => format!("CAST({value} AS DATETIME({}))", ty.fsp),
+        K::DateTime | K::Timestamp => format!("CAST({value} AS DATETIME({}))", ty.fsp),
+        K::Time => format!("CAST({value} AS TIME({}))", ty.fsp),
+        K::Year => format!("CAST({value} AS UNSIGNED)"),
         _ if ty.is_text() => match (ty.charset.as_deref(), ty.collation.as_deref()) {
             (Some("utf8mb4"), Some(collation)) => format!("{value} COLLATE {collation}"),
             (Some(charset), Some(collation)) => format!("CONVERT({value} USING {charset}) COLLATE {collation}"),

@@ -4,6 +4,9 @@
 //! canonical form; of bytes, their hexadecimal digits. When they are kept, and which, is for
 //! [`crate::target::batch::tracking`].
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::apply::{MyApplier, Trouble};
@@ -14,7 +17,7 @@ use crate::change::{ChangeEvent, Datum, Row};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mysql::MyText;
 use crate::schema::TableName;
-use crate::target::batch::tracking::{KEY_NOT_SENT, Touched, lacks_a_key, touched};
+use crate::target::batch::tracking::{FOLLOWS, KEY_NOT_SENT, Touched, lacks_a_key, touched};
 use crate::target::plan::key_fields;
 
 /// Keys of one statement.
@@ -72,6 +75,18 @@ impl MyApplier {
         let Touched { tables, whole } = touched(events);
         for (name, why) in whole {
             self.mark_whole(script, name, why).await?;
+        }
+        let links = Arc::clone(&self.tables.links);
+        let mut followers = HashSet::new();
+        for event in events {
+            if let ChangeEvent::Row(change) = event
+                && links.acts(change)
+            {
+                followers.extend(links.reach(&change.table.name));
+            }
+        }
+        for name in followers {
+            self.mark_whole(script, name, FOLLOWS).await?;
         }
         for (table, images) in tables {
             let entry = self.tables.entry(self.session.get_mut(), table).await?;

@@ -14,6 +14,8 @@ use crate::change::{Datum, Op, Row, RowChange};
 pub(super) struct Fold<'a> {
     /// Indices of the key columns, ascending.
     key: &'a [usize],
+    /// Whether a key change stays one, even where it could be a delete and an insert.
+    keeps_moves: bool,
     hasher: DefaultHashBuilder,
     /// (hash, index into `entities`) of each row that is known to be there, by its present key.
     alive: HashTable<(u64, u32)>,
@@ -28,8 +30,8 @@ struct Entity<'a> {
 }
 
 impl<'a> Fold<'a> {
-    pub(super) fn new(key: &'a [usize]) -> Self {
-        Fold { key, hasher: DefaultHashBuilder::default(), alive: HashTable::new(), entities: Vec::new() }
+    pub(super) fn new(key: &'a [usize], keeps_moves: bool) -> Self {
+        Fold { key, keeps_moves, hasher: DefaultHashBuilder::default(), alive: HashTable::new(), entities: Vec::new() }
     }
 
     pub(super) fn add(&mut self, change: &'a RowChange) -> Result<(), Unfoldable> {
@@ -91,7 +93,7 @@ impl<'a> Fold<'a> {
 
     /// Makes a living entity findable by its present key; nobody else may be there.
     fn register(&mut self, index: usize) -> Result<(), Unfoldable> {
-        let Fold { key, hasher, alive, entities } = self;
+        let Fold { key, hasher, alive, entities, .. } = self;
         let row = entities[index].image.as_ref().ok_or(Unfoldable)?;
         let hash = hash_key(hasher, key, row).ok_or(Unfoldable)?;
         let number = u32::try_from(index).map_err(|_| Unfoldable)?;
@@ -113,7 +115,7 @@ impl<'a> Fold<'a> {
 
     /// Finds the row with this key and makes it unfindable.
     fn take(&mut self, row: &Row) -> Option<usize> {
-        let Fold { key, hasher, alive, entities } = self;
+        let Fold { key, hasher, alive, entities, .. } = self;
         let hash = hash_key(hasher, key, row)?;
         let same = |&(other, at): &(u64, u32)| other == hash && is_at(entities, key, at, row);
         let entry = alive.find_entry(hash, same).ok()?;
@@ -138,7 +140,7 @@ impl<'a> Fold<'a> {
                 (Some(origin), Some(new)) => {
                     let unchanged = if new.has_unchanged() { unchanged_columns(&new) } else { Vec::new() };
                     let key_moves = !same_key(self.key, &origin, &new);
-                    if key_moves && unchanged.is_empty() {
+                    if key_moves && unchanged.is_empty() && !self.keeps_moves {
                         effect.deletes.push(origin);
                         effect.inserts.push(new);
                     } else {

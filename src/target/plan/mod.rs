@@ -6,7 +6,8 @@
 //! Rules (TRAPS 11, 12):
 //! - rows are folded only by [`TableSchema::key`]; changes of a table without one stay as they came, in order;
 //! - a key change whose new image is complete is a delete and an insert; one with unchanged columns stays an update of
-//!   the row under the key it had when the batch began, whatever keys it passed through;
+//!   the row under the key it had when the batch began, whatever keys it passed through; so does every one of a table
+//!   whose keys something else at the target follows ([`plan_keeping`]);
 //! - TRUNCATE is a barrier: what the batch did to the table before it is forgotten;
 //! - a table whose description changes within the batch begins a new stage.
 //!
@@ -22,7 +23,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::change::{ChangeEvent, Datum, Row, RowBuilder, RowChange, Truncate};
-use crate::schema::TableSchema;
+use crate::schema::{TableName, TableSchema};
 use fold::Fold;
 pub use fold::{key_fields, same_key};
 
@@ -111,7 +112,22 @@ pub struct Unfoldable;
 
 /// Plans a batch.
 pub fn plan(events: &[ChangeEvent]) -> Result<Vec<Stage<'_>>, Unfoldable> {
-    let mut planner = Planner::default();
+    plan_keeping(events, &|_| false)
+}
+
+/// Plans a batch in which a key change of these tables stays one: something else at the target follows it.
+pub fn plan_keeping<'a>(
+    events: &'a [ChangeEvent],
+    keeps_moves: &'a dyn Fn(&TableName) -> bool,
+) -> Result<Vec<Stage<'a>>, Unfoldable> {
+    let mut planner = Planner {
+        done: Vec::new(),
+        truncates: Vec::new(),
+        tables: Vec::new(),
+        known: HashMap::new(),
+        last: None,
+        keeps_moves,
+    };
     for event in events {
         match event {
             ChangeEvent::Row(change) => planner.row(change)?,
@@ -156,7 +172,6 @@ pub fn unchanged_columns(row: &Row) -> Vec<usize> {
     row.fields().enumerate().filter(|(_, datum)| *datum == Datum::Unchanged).map(|(index, _)| index).collect()
 }
 
-#[derive(Default)]
 struct Planner<'a> {
     done: Vec<Stage<'a>>,
     truncates: Vec<&'a Truncate>,
@@ -164,6 +179,7 @@ struct Planner<'a> {
     /// Address of a description → index into `tables`. Runs of changes share one description.
     known: HashMap<usize, usize>,
     last: Option<(usize, usize)>,
+    keeps_moves: &'a dyn Fn(&TableName) -> bool,
 }
 
 struct Gathered<'a> {
@@ -177,9 +193,9 @@ enum Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn new(table: &'a TableSchema) -> Self {
+    fn new(table: &'a TableSchema, keeps_moves: bool) -> Self {
         match &table.key {
-            Some(key) => Changes::Fold(Fold::new(&key.columns)),
+            Some(key) => Changes::Fold(Fold::new(&key.columns, keeps_moves)),
             None => Changes::Ordered(Vec::new()),
         }
     }
@@ -200,7 +216,7 @@ impl<'a> Planner<'a> {
     fn truncate(&mut self, truncate: &'a Truncate) {
         for table in &truncate.tables {
             let index = self.table(table);
-            self.tables[index].changes = Changes::new(table);
+            self.tables[index].changes = Changes::new(table, (self.keeps_moves)(&table.name));
         }
         self.truncates.push(truncate);
     }
@@ -226,7 +242,8 @@ impl<'a> Planner<'a> {
             }
             self.end_stage();
         }
-        self.tables.push(Gathered { table, changes: Changes::new(table) });
+        let changes = Changes::new(table, (self.keeps_moves)(&table.name));
+        self.tables.push(Gathered { table, changes });
         self.tables.len() - 1
     }
 

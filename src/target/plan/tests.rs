@@ -183,6 +183,18 @@ fn a_key_that_is_inserted_twice_cannot_be_folded() {
 }
 
 #[test]
+fn a_key_change_that_something_follows_stays_one() {
+    let table = table(Some(vec![1]));
+    let (old, new) = (Some(key_row(1)), Some(row(Some(7), 2, Some(8))));
+    let change = RowChange { table: Arc::clone(&table), op: Op::Update, old, old_is_key_only: true, new };
+    let events = [ChangeEvent::Row(change)];
+    let stages = plan_keeping(&events, &|name| name.table == "t").unwrap();
+    let Work::Folded(effect) = &stages[0].tables[0].work else { panic!("folded") };
+    assert!(effect.deletes.is_empty() && effect.inserts.is_empty());
+    assert!(effect.updates[0].key_moves && effect.updates[0].unchanged.is_empty());
+}
+
+#[test]
 fn an_incomplete_chain_of_key_changes_stays_one_update_of_the_first_key() {
     let table = table(Some(vec![1]));
     let step = |from: u8, to: u8, a: Option<u8>| {
