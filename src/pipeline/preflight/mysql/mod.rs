@@ -3,6 +3,8 @@
 mod rights;
 mod source;
 mod tables;
+mod target;
 
 pub(super) use rights::at_source;
 pub(super) use source::source;
+pub(super) use target::target;

@@ -11,7 +11,7 @@ use crate::schema::{Column, Ident, TableName};
 use crate::transform::{Plan, TablePlan};
 
 /// Rows of a table that should be empty are counted up to here.
-const COUNTED: i64 = 1_000_000;
+pub(in crate::pipeline::preflight) const COUNTED: i64 = 1_000_000;
 
 /// Whether it is another database than the source's, and of a version that its schema fits.
 pub(super) async fn beside(
@@ -194,7 +194,7 @@ fn columns(report: &mut Report, plan: &TablePlan, of_type: &Types<'_>, row: &tok
     }
 }
 
-fn room(report: &mut Report, config: &Config, filled: &[(TableName, i64)]) {
+pub(in crate::pipeline::preflight) fn room(report: &mut Report, config: &Config, filled: &[(TableName, i64)]) {
     if filled.is_empty() {
         return report.pass(End::Target, "room", "no target table holds rows");
     }
