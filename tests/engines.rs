@@ -6,22 +6,23 @@ mod support;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use cutwater::config::{Config, Url};
+use cutwater::config::Config;
 use cutwater::error::Kind;
-use cutwater::mysql::{Flavour, MyConnInfo};
+use cutwater::mysql::Flavour;
 use cutwater::pipeline::Job;
 use cutwater::pipeline::progress::Progress;
 use cutwater::pipeline::schema::Schema;
-use cutwater::postgres::ConnInfo;
 use cutwater::schema::TableName;
 use cutwater::source::AnySource;
-use cutwater::source::mysql::MySource;
 use cutwater::target::AnyTarget;
-use cutwater::target::postgres::PgTarget;
+use support::harness::{Engine, MariaDb, MySql, PATIENCE, Postgres, Session, Stage, assert_holds, assert_same, seed};
 use support::mysql::DATABASE;
-use support::{Database, LocalMySql, MyOptions, my_server, one};
+use support::{Cutwater, Database, LocalMySql, MyOptions, my_server, one, wait_for};
 use tokio_util::sync::CancellationToken;
 
+/// Small parts and a copy that lasts: more places to be killed at.
+const SLOW: &str =
+    "[snapshot]\nchunk_rows = 4000\nworkers = 2\nmax_rows_per_second = 15000\n[apply]\nbatch_rows = 200\n";
 const BOTH: [Flavour; 2] = [Flavour::MySql, Flavour::MariaDb];
 
 /// Runs the statements of a file.
@@ -32,16 +33,16 @@ async fn run_sql(server: &LocalMySql, text: &str) {
     }
 }
 
-fn job(source: &LocalMySql, target: &Database, more: &str) -> Job {
-    let config: Config = toml::from_str(&format!(
-        "[migration]\nname = \"shop\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n{more}",
-        source.url(DATABASE),
-        target.url()
-    ))
+fn job(source: &LocalMySql, target: &str, more: &str) -> Job {
+    let config: Config = toml::from_str(
+        &format!(
+            "[migration]\nname = \"shop\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{target}\"\n{more}",
+            source.url(DATABASE),
+        )
+        .replace("mariadb://", "mysql://"),
+    )
     .unwrap();
-    let from = MySource::new(MyConnInfo::parse(&Url::new(source.url(DATABASE))).unwrap(), "shop");
-    let to = PgTarget::new(ConnInfo::parse(&config.target.url).unwrap(), &config.migration.name);
-    Job { config, source: AnySource::MySql(from), target: AnyTarget::Postgres(to), mends: false }
+    Job { source: AnySource::of(&config).unwrap(), target: AnyTarget::of(&config).unwrap(), config, mends: false }
 }
 
 /// What there is in the target's schemas: columns, indexes, constraints.
@@ -57,7 +58,7 @@ async fn the_target_gets_the_tables_keys_indexes_and_constraints_and_what_is_the
         let Some(source) = my_server(flavour, MyOptions::new(), "schema").await else { continue };
         run_sql(&source, include_str!("engines/shop.sql")).await;
         let target = one().await;
-        let job = job(&source, &target, "");
+        let job = job(&source, &target.url(), "");
         let plan = job.plan().await.unwrap();
         let progress = Arc::new(Progress::new());
         let halt = CancellationToken::new();
@@ -120,7 +121,8 @@ async fn tables_made_by_hand_are_taken_as_they_are() {
     let Some(source) = my_server(Flavour::MariaDb, MyOptions::new(), "schema by hand").await else { return };
     run_sql(&source, include_str!("engines/shop.sql")).await;
     let target = one().await;
-    let job = job(&source, &target, "[[transform]]\nmatch = \"shop.orders\"\nrename = { table = \"bestellung\" }");
+    let job =
+        job(&source, &target.url(), "[[transform]]\nmatch = \"shop.orders\"\nrename = { table = \"bestellung\" }");
     let (plan, progress, halt) = (job.plan().await.unwrap(), Arc::new(Progress::new()), CancellationToken::new());
 
     target.execute("CREATE TABLE bestellung (id numeric PRIMARY KEY, customer int, total float8)").await;
@@ -146,4 +148,207 @@ async fn tables_made_by_hand_are_taken_as_they_are() {
     assert!(has("index INDEX bestellung_by_customer"), "{all:#?}");
     assert!(has("constraint bestellung FOREIGN KEY (customer) REFERENCES customers(id) NOT VALID"), "{all:#?}");
     assert!(!has("constraint bestellung CHECK"), "its columns are of other types: {all:#?}");
+}
+
+/// The definition of a table, as its own server prints it.
+async fn shown(server: &LocalMySql, table: &str) -> String {
+    let rows = server.connect(DATABASE).await.rows(format!("SHOW CREATE TABLE {table}")).await.unwrap();
+    rows[0][1].clone().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_servers_of_a_flavour_a_table_is_what_the_source_says_it_is() {
+    for flavour in BOTH {
+        let test = "schema between two servers of a flavour";
+        let Some(source) = my_server(flavour, MyOptions::new(), test).await else { continue };
+        let Some(target) = my_server(flavour, MyOptions::new().setting("server-id", "2"), test).await else { continue };
+        run_sql(&source, include_str!("engines/alike.sql")).await;
+        let job = job(&source, &target.url(DATABASE), "");
+        let (plan, progress, halt) = (job.plan().await.unwrap(), Arc::new(Progress::new()), CancellationToken::new());
+        let work = Schema::of(&job, &plan, &progress);
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        assert_eq!(work.create_tables(&stopped).await.unwrap_err().kind(), Kind::Interrupted);
+        work.create_tables(&halt).await.unwrap();
+        let before = shown(&target, "children").await;
+        assert!(
+            before.contains("KEY `counting`") && !before.contains("by_price") && !before.contains("REFERENCES"),
+            "{before}"
+        );
+        work.build_keys_and_indexes(&halt).await.unwrap();
+        work.finish_constraints(&HashSet::from([TableName::new(DATABASE, "parents")]), &halt).await.unwrap();
+        assert!(!shown(&target, "children").await.contains("REFERENCES"), "it refers to what is absent");
+        work.finish_constraints(&HashSet::new(), &halt).await.unwrap();
+        // And again, as after a crash, with something missing.
+        target.execute(DATABASE, "ALTER TABLE children DROP FOREIGN KEY of_parent, DROP KEY by_price").await;
+        let work = Schema::of(&job, &plan, &progress);
+        work.create_tables(&halt).await.unwrap();
+        work.build_keys_and_indexes(&halt).await.unwrap();
+        work.finish_constraints(&HashSet::new(), &halt).await.unwrap();
+        for table in ["parents", "children", "parts"] {
+            assert_eq!(sorted(&shown(&target, table).await), sorted(&shown(&source, table).await));
+        }
+        let left = work.not_carried().await.unwrap();
+        for wanted in ["trigger shop.fires: what it does comes with the stream", "view shop.seen"] {
+            assert!(left.iter().any(|line| line.starts_with(wanted)), "{wanted} is not in {left:#?}");
+        }
+
+        // Through a rule: other names, a column that does not travel.
+        let rule = "[[transform]]\nmatch = \"shop.children\"\ncolumns = [\"!secret\", \"!words\"]\n\
+                    rename = { schema = \"far\", table = \"kids\", columns = { id = \"number\", parent = \"of\" } }";
+        let job = self::job(&source, &target.url(DATABASE), rule);
+        let plan = job.plan().await.unwrap();
+        let work = Schema::of(&job, &plan, &progress);
+        work.create_tables(&halt).await.unwrap();
+        work.build_keys_and_indexes(&halt).await.unwrap();
+        work.finish_constraints(&HashSet::new(), &halt).await.unwrap();
+        let made = shown(&target, "far.kids").await;
+        for wanted in [
+            "PRIMARY KEY (`number`)",
+            "DEFAULT 'KEY `id` (x), it''s \\\\' COMMENT 'CONSTRAINT `x` FOREIGN KEY (`id`), ),('",
+            "FOREIGN KEY (`of`) REFERENCES `shop`.`parents` (`Id`) ON DELETE CASCADE",
+            "`number` * 2",
+            "'`id`'",
+        ] {
+            assert!(made.contains(wanted), "{wanted} is not in {made}");
+        }
+        assert!(!made.contains("secret") && !made.contains("words"), "{made}");
+        let left = work.not_carried().await.unwrap();
+        let lost = "index by_words of shop.children: words does not travel";
+        assert!(left.iter().any(|line| line == lost), "{left:#?}");
+    }
+}
+
+/// The lines of a definition regardless of their order: what was built later stands behind.
+fn sorted(definition: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = definition.lines().map(|line| line.trim_end_matches(',')).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_flavours_what_the_other_does_not_know_is_told() {
+    let test = "schema between two flavours";
+    let Some(mysql) = my_server(Flavour::MySql, MyOptions::new(), test).await else { return };
+    let Some(mariadb) = my_server(Flavour::MariaDb, MyOptions::new().setting("server-id", "2"), test).await else {
+        return;
+    };
+    for (source, target) in [(&mysql, &mariadb), (&mariadb, &mysql)] {
+        run_sql(source, "DROP DATABASE shop;\nCREATE DATABASE shop;\nUSE shop").await;
+        run_sql(source, include_str!("engines/alike.sql")).await;
+        if source.flavour() == Flavour::MySql {
+            source.execute(DATABASE, "ALTER TABLE parents ADD KEY low ((lower(code)))").await;
+        }
+        target.execute("", "DROP DATABASE shop").await;
+        let job = job(source, &target.url(""), "");
+        let (plan, progress, halt) = (job.plan().await.unwrap(), Arc::new(Progress::new()), CancellationToken::new());
+        let work = Schema::of(&job, &plan, &progress);
+        work.create_tables(&halt).await.unwrap();
+        work.build_keys_and_indexes(&halt).await.unwrap();
+        work.finish_constraints(&HashSet::new(), &halt).await.unwrap();
+        let made = shown(target, "children").await;
+        for wanted in ["by_price", "FOREIGN KEY (`parent`)", "positive", "STORED", "FULLTEXT"] {
+            assert!(made.contains(wanted), "{wanted} is not in {made}");
+        }
+        let left = work.not_carried().await.unwrap().join("\n");
+        if source.flavour() == Flavour::MySql {
+            assert!(left.contains("index low of shop.parents: it is over an expression"), "{left}");
+            assert!(left.contains("collation utf8mb4_0900_ai_ci of shop.children: it becomes utf8mb4_"), "{left}");
+        }
+    }
+}
+
+/// A whole migration, killed at every stage while an application writes; the same command goes on. Then what the source
+/// does to a table's definition stops it, and a teardown leaves nothing.
+async fn a_migration_survives_and_proves<S: Engine>(target: Postgres, nothing_left: &str) {
+    let Some(source) = S::start_if_here("a migration between engines").await else { return };
+    let (seed, _) = seed("engines");
+    let stage = Stage::between(source, target, 24_000, 120.0, seed, SLOW).await;
+    let checked = stage.cutwater.run(&["check"], PATIENCE).await.assert_code(0);
+    assert!(checked.stdout.contains("Nothing was changed."), "{}", checked.stdout);
+    let ddl = stage.cutwater.run(&["schema"], PATIENCE).await.assert_code(0).stdout;
+    assert!(ddl.contains("CREATE TABLE \"public\".\"order_items\" (") && ddl.contains("FOREIGN KEY"), "{ddl}");
+
+    for copied in [3_000, 12_000] {
+        let mut run = stage.run_to("snapshot").await;
+        wait_for("rows of the copy", PATIENCE, async || {
+            let tables = stage.status().await["tables"].as_array().cloned().unwrap_or_default();
+            tables.iter().filter_map(|table| table["rows"].as_i64()).sum::<i64>() >= copied
+        })
+        .await;
+        run.kill9();
+    }
+    for phase in ["indexing", "catching-up"] {
+        stage.run_to(phase).await.kill9();
+    }
+    for _ in 0..2 {
+        let mut run = stage.run_to("streaming").await;
+        stage.writes(150).await;
+        run.kill9();
+    }
+    let run = stage.run_to("streaming").await;
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace";
+    assert_eq!(stage.at_target(keys).await, 2);
+    let identities =
+        "SELECT count(*) FROM pg_attribute WHERE attidentity = 'd' AND attrelid = 'public.orders'::regclass";
+    assert_eq!(stage.at_target(identities).await, 1);
+    let index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'orders_orders_account_id'";
+    assert_eq!(stage.at_target(index).await, 1);
+    stage.writes(100).await;
+
+    let Stage { source, target, from: _from, to: _to, cutwater, writer, .. } = stage;
+    let (record, _) = writer.stop().await.unwrap();
+    run.sigint();
+    run.wait(PATIENCE).await.assert_code(0);
+    cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
+    assert_same::<S, Postgres>(&source, &target).await;
+    assert_holds(&target.url(), &source.url(), &record).await;
+    let status = cutwater.status().await;
+    assert_eq!((&status["divergences"], &status["dead_letters"]), (&0.into(), &0.into()), "{status}");
+
+    let run = cutwater.start(&["run"]);
+    let mut session = S::connect(&source.url()).await.unwrap();
+    session.execute("ALTER TABLE orders ADD COLUMN forgotten int").await.unwrap();
+    let stopped = run.wait(PATIENCE).await.assert_code(1);
+    for part in ["ALTER TABLE orders ADD COLUMN forgotten int", "orders", "at "] {
+        assert!(stopped.stderr.contains(part), "{part} is not in {}", stopped.stderr);
+    }
+    cutwater.run(&["teardown"], PATIENCE).await.assert_code(0);
+    assert_eq!(session.numbers(nothing_left).await.unwrap(), [0]);
+    let mut there = Postgres::connect(&target.url()).await.unwrap();
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cutwater'";
+    assert_eq!(there.numbers(left).await.unwrap(), [0]);
+}
+
+const NO_DATABASE: &str = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'cutwater'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_mysql_to_postgres_nothing_is_lost() {
+    a_migration_survives_and_proves::<MySql>(Postgres::start().await, NO_DATABASE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_mariadb_to_postgres_nothing_is_lost() {
+    a_migration_survives_and_proves::<MariaDb>(Postgres::start().await, NO_DATABASE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_purged_is_named_and_nothing_is_skipped() {
+    for flavour in BOTH {
+        let Some(source) = my_server(flavour, MyOptions::new(), "a purged log").await else { continue };
+        let target = one().await;
+        source.execute(DATABASE, "CREATE TABLE t (id int PRIMARY KEY)").await;
+        source.execute(DATABASE, "INSERT INTO t VALUES (1)").await;
+        let cutwater = Cutwater::new(&source.url(DATABASE), &target.url());
+        cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
+        source.execute(DATABASE, "INSERT INTO t VALUES (2)").await;
+        source.execute(DATABASE, "FLUSH BINARY LOGS").await;
+        let mut session = source.connect(DATABASE).await;
+        let files = session.rows("SHOW BINARY LOGS").await.unwrap();
+        let newest = files.last().unwrap()[0].clone().unwrap();
+        session.execute(format!("PURGE BINARY LOGS TO '{newest}'")).await.unwrap();
+        let ended = cutwater.run(&["run"], PATIENCE).await.assert_code(1);
+        assert!(ended.stderr.contains("purged"), "{}", ended.stderr);
+        assert_eq!(target.value::<i64>("SELECT count(*) FROM t").await, 1);
+    }
 }

@@ -14,6 +14,7 @@ mod ident;
 mod option_file;
 mod server;
 mod session;
+pub mod show_create;
 mod tls;
 
 pub use canonical::{canonical, is_binary};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
-use super::build::{SchemaWork, Translated};
+use super::build::{Alike, SchemaWork, Translated};
 use super::progress::Progress;
 use crate::error::Result;
 use crate::schema::TableName;
@@ -24,6 +24,8 @@ pub enum Schema<'a> {
     Postgres(SchemaWork<'a>),
     /// From MySQL or MariaDB to Postgres: of the tables' definitions.
     Translated(Translated<'a>),
+    /// Between two MySQL or MariaDB servers: the source's own definitions.
+    Alike(Alike<'a>),
 }
 
 /// Asks whoever does it.
@@ -32,6 +34,7 @@ macro_rules! ask {
         match $any {
             Self::Postgres($work) => $answer,
             Self::Translated($work) => $answer,
+            Self::Alike($work) => $answer,
         }
     };
 }
@@ -46,7 +49,8 @@ impl<'a> Schema<'a> {
             (AnySource::MySql(_), AnyTarget::Postgres(_)) => {
                 Schema::Translated(Translated::new(&job.config, plan, progress))
             }
-            _ => unreachable!("refused by the config"),
+            (AnySource::MySql(_), AnyTarget::MySql(_)) => Schema::Alike(Alike::new(&job.config, plan, progress)),
+            (AnySource::Postgres(_), AnyTarget::MySql(_)) => unreachable!("a plan between them is refused"),
         }
     }
 
@@ -90,7 +94,7 @@ impl<'a> Schema<'a> {
         match self {
             Schema::Postgres(work) => work.fill_views(halt).await,
             // Views of another engine's SQL are not carried.
-            Schema::Translated(_) => Ok(()),
+            Schema::Translated(_) | Schema::Alike(_) => Ok(()),
         }
     }
 

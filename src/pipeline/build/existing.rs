@@ -23,15 +23,26 @@ pub(super) async fn tables(
     }
     for table in plan.tables() {
         let Some(columns) = existing.get(&table.shaped.name) else { continue };
-        let lacking = table.shaped.columns.iter().filter(|c| !columns.iter().flatten().any(|name| *name == c.name));
-        let lacking: Vec<String> = lacking.map(|c| format!("{:?} {}", c.name, type_of(table, c))).collect();
-        if !lacking.is_empty() {
-            let why = format!("{} exists at the target and lacks {}", table.shaped.name, lacking.join(", "));
-            return Err(Error::new(Kind::Schema, why)
-                .fix("add the columns at the target, drop the table there if it is of no use, or leave them out in a [[transform]]"));
-        }
+        lacking(table, &|name| columns.iter().flatten().any(|column| column == name), type_of)?;
     }
     Ok(existing.into_keys().collect())
+}
+
+/// Refuses a table that is there and lacks a column of the plan.
+pub(super) fn lacking(
+    table: &TablePlan,
+    has: &dyn Fn(&str) -> bool,
+    type_of: &(dyn Fn(&TablePlan, &Column) -> String + Sync),
+) -> Result<()> {
+    let lacking = table.shaped.columns.iter().filter(|column| !has(&column.name));
+    let lacking: Vec<String> = lacking.map(|c| format!("{:?} {}", c.name, type_of(table, c))).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let why = format!("{} exists at the target and lacks {}", table.shaped.name, lacking.join(", "));
+    Err(Error::new(Kind::Schema, why).fix(
+        "add the columns at the target, drop the table there if it is of no use, or leave them out in a [[transform]]",
+    ))
 }
 
 /// Refuses triggers that would fire for what is applied (TRAPS 15).

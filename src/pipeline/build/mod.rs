@@ -21,6 +21,7 @@ mod absent;
 mod errors;
 mod existing;
 mod late;
+mod mysql;
 mod reshaped;
 mod some;
 mod translated;
@@ -46,6 +47,7 @@ use crate::target::postgres::late::{Late, count};
 use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
 
+pub use self::mysql::Alike;
 pub use self::translated::Translated;
 
 /// The schema work of one run.

@@ -32,11 +32,35 @@ impl Statement {
     }
 }
 
-/// Runs all, on `workers` connections; what exists already counts as done. The first failure ends the others.
+/// Who runs statements, on as many sessions as there are workers.
+pub trait Builder: Clone + Send + 'static {
+    /// One session.
+    type Session: Send;
+
+    /// Opens one.
+    fn open(&self) -> impl Future<Output = Result<Self::Session>> + Send;
+
+    /// Runs a statement; what exists already counts as done.
+    fn build(&self, session: &mut Self::Session, statement: &Statement) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Runs all at a Postgres server, on `workers` connections.
 pub async fn side_by_side(
     info: &ConnInfo,
     statements: Vec<Statement>,
     settings: &[String],
+    workers: usize,
+    progress: Option<&Arc<Progress>>,
+    halt: &CancellationToken,
+) -> Result<()> {
+    let builder = AtPostgres { info: info.clone(), settings: settings.to_vec() };
+    built_by(&builder, statements, workers, progress, halt).await
+}
+
+/// Runs all, on `workers` sessions. The first failure ends the others.
+pub async fn built_by<B: Builder>(
+    builder: &B,
+    statements: Vec<Statement>,
     workers: usize,
     progress: Option<&Arc<Progress>>,
     halt: &CancellationToken,
@@ -48,15 +72,21 @@ pub async fn side_by_side(
     let queue = Arc::new(Mutex::new(VecDeque::from(statements)));
     let mut running = JoinSet::new();
     for _ in 0..workers {
-        let (info, settings) = (info.clone(), settings.to_vec());
+        let builder = builder.clone();
         let (queue, progress) = (Arc::clone(&queue), progress.cloned());
         running.spawn(Box::pin(async move {
-            let client = connect(&info, "cutwater_build").await?;
-            prepare_session(&client, &settings).await?;
+            let mut session = builder.open().await?;
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(statement) = next else { return Ok(()) };
-                build_one(&client, &statement, progress.as_deref()).await?;
+                if let Some(progress) = &progress {
+                    progress.index_begun(&statement.label);
+                }
+                let built = builder.build(&mut session, &statement).await;
+                if let Some(progress) = &progress {
+                    progress.index_ended(&statement.label, built.is_ok());
+                }
+                built?;
             }
         }));
     }
@@ -77,26 +107,34 @@ pub async fn side_by_side(
     }
 }
 
-async fn build_one(client: &Client, statement: &Statement, progress: Option<&Progress>) -> Result<()> {
-    let label = &statement.label;
-    if let Some(progress) = progress {
-        progress.index_begun(label);
+#[derive(Clone)]
+struct AtPostgres {
+    info: ConnInfo,
+    settings: Vec<String>,
+}
+
+impl Builder for AtPostgres {
+    type Session = Client;
+
+    async fn open(&self) -> Result<Client> {
+        let client = connect(&self.info, "cutwater_build").await?;
+        prepare_session(&client, &self.settings).await?;
+        Ok(client)
     }
-    let mut tries = 0;
-    let result = loop {
-        tries += 1;
-        match client.batch_execute(&statement.sql).await {
-            Err(error) if already_there(&error, &statement.sql) => {
-                tracing::debug!("{label}: {error}");
-                break Ok(());
+
+    async fn build(&self, client: &mut Client, Statement { label, sql }: &Statement) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match client.batch_execute(sql).await {
+                Err(error) if already_there(&error, sql) => {
+                    tracing::debug!("{label}: {error}");
+                    return Ok(());
+                }
+                Err(error) if tries < DEADLOCK_TRIES && error.code().is_some_and(|code| code.code() == "40P01") => {}
+                Err(error) => return Err(explain(error, "").context(format!("building {label}"))),
+                Ok(()) => return Ok(()),
             }
-            Err(error) if tries < DEADLOCK_TRIES && error.code().is_some_and(|code| code.code() == "40P01") => {}
-            Err(error) => break Err(explain(error, "").context(format!("building {label}"))),
-            Ok(()) => break Ok(()),
         }
-    };
-    if let Some(progress) = progress {
-        progress.index_ended(label, result.is_ok());
     }
-    result
 }

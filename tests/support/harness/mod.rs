@@ -43,4 +43,4 @@ pub use mysql::{MariaDb, MySql};
 pub use postgres::Postgres;
 pub use property::a_random_case;
 pub use scale::{chaos, seed};
-pub use stage::Stage;
+pub use stage::{PATIENCE, Stage, assert_holds, assert_same};
