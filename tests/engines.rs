@@ -39,7 +39,7 @@ fn job(source: &LocalMySql, target: &str, more: &str) -> Job {
             "[migration]\nname = \"shop\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{target}\"\n{more}",
             source.url(DATABASE),
         )
-        .replace("mariadb://", "mysql://"),
+        ,
     )
     .unwrap();
     Job { source: AnySource::of(&config).unwrap(), target: AnyTarget::of(&config).unwrap(), config, mends: false }
@@ -344,9 +344,14 @@ async fn a_log_that_was_purged_is_named_and_nothing_is_skipped() {
         source.execute(DATABASE, "INSERT INTO t VALUES (2)").await;
         source.execute(DATABASE, "FLUSH BINARY LOGS").await;
         let mut session = source.connect(DATABASE).await;
-        let files = session.rows("SHOW BINARY LOGS").await.unwrap();
-        let newest = files.last().unwrap()[0].clone().unwrap();
-        session.execute(format!("PURGE BINARY LOGS TO '{newest}'")).await.unwrap();
+        // A file that the run's reader had open is kept until its server has noticed that it is gone.
+        wait_for("the purge", PATIENCE, async || {
+            let files = session.rows("SHOW BINARY LOGS").await.unwrap();
+            let newest = files.last().unwrap()[0].clone().unwrap();
+            session.execute(format!("PURGE BINARY LOGS TO '{newest}'")).await.unwrap();
+            session.rows("SHOW BINARY LOGS").await.unwrap().len() == 1
+        })
+        .await;
         let ended = cutwater.run(&["run"], PATIENCE).await.assert_code(1);
         assert!(ended.stderr.contains("purged"), "{}", ended.stderr);
         assert_eq!(target.value::<i64>("SELECT count(*) FROM t").await, 1);
