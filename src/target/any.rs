@@ -37,7 +37,8 @@ pub enum AnyApplier {
 impl AnyTarget {
     /// The target that a config names. Connects when first used.
     pub fn of(config: &Config) -> Result<AnyTarget> {
-        if config.target.url.expose().starts_with("mysql://") {
+        let url = config.target.url.expose();
+        if ["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
             let info = MyConnInfo::parse(&config.target.url)?;
             return Ok(AnyTarget::MySql(MyTarget::new(info, &config.migration.name)));
         }
