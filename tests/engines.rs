@@ -34,13 +34,10 @@ async fn run_sql(server: &LocalMySql, text: &str) {
 }
 
 fn job(source: &LocalMySql, target: &str, more: &str) -> Job {
-    let config: Config = toml::from_str(
-        &format!(
-            "[migration]\nname = \"shop\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{target}\"\n{more}",
-            source.url(DATABASE),
-        )
-        ,
-    )
+    let config: Config = toml::from_str(&format!(
+        "[migration]\nname = \"shop\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{target}\"\n{more}",
+        source.url(DATABASE),
+    ))
     .unwrap();
     Job { source: AnySource::of(&config).unwrap(), target: AnyTarget::of(&config).unwrap(), config, mends: false }
 }
