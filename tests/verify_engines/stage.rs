@@ -35,7 +35,7 @@ pub async fn server(flavour: Flavour) -> Option<Arc<LocalMySql>> {
 }
 
 /// A database of its own at the Postgres server that the tests share.
-async fn database() -> Database {
+pub async fn database() -> Database {
     static SERVER: Mutex<Option<Arc<crate::support::LocalPostgres>>> = Mutex::const_new(None);
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let server = {

@@ -65,12 +65,11 @@ impl Form {
         let mut scratch = Vec::new();
         for (&place, text) in self.key.iter().flatten().zip(texts) {
             let bytes;
-            let value = match text.strip_prefix("\\x").filter(|_| self.binary[place]) {
-                Some(hex) => {
-                    bytes = unhex(hex);
-                    bytes.as_slice()
-                }
-                None => text.as_bytes(),
+            let value = if self.binary[place] {
+                bytes = unhex(text.strip_prefix("\\x").unwrap_or(text));
+                bytes.as_slice()
+            } else {
+                text.as_bytes()
             };
             field(&mut hasher, Some(self.canons[place].form(value, &mut scratch)));
         }

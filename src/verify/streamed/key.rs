@@ -128,7 +128,11 @@ impl Literal {
     }
 
     fn write(self, text: &str) -> Option<String> {
-        let hex = || text.strip_prefix("\\x").filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        // A MySQL target's applier keeps the digits alone.
+        let hex = || {
+            Some(text.strip_prefix("\\x").unwrap_or(text))
+                .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
         Some(match self {
             Literal::Number => {
                 let digits = text.strip_prefix('-').unwrap_or(text);
@@ -175,6 +179,7 @@ mod tests {
             ("bit(9)", None, "\\x0101", "257"),
             ("varbinary(9)", Some("bytea"), "\\x00ff", "x'00ff'"),
             ("varbinary(9)", None, "\\x", "x''"),
+            ("varbinary(9)", None, "00ff", "x'00ff'"),
             ("varbinary(9)", Some("text"), "ab", "x'6162'"),
             ("binary(16)", Some("uuid"), "0b1e7a5c-1d2f-4a3b-8c4d-5e6f70819203", "x'0b1e7a5c1d2f4a3b8c4d5e6f70819203'"),
             ("timestamp(6)", Some("timestamptz"), "2024-01-01 10:00:00.1+00", "'2024-01-01 10:00:00.1'"),

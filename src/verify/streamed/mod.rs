@@ -356,3 +356,21 @@ impl Work<'_> {
         self.look.catch_up(&self.look.ends.source.head_of_seen().await?).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reading_holds_more_rows_than_it_may_and_none_is_left_out() {
+        let differing: Vec<(usize, u64)> = (0..1000).map(|at| (at, 1 + at as u64 * 7)).collect();
+        let passes = passes(&differing);
+        assert_eq!(passes.concat(), (0..1000).collect::<Vec<_>>());
+        assert!(passes.len() > 10);
+        for pass in &passes {
+            assert!(pass.iter().map(|&at| differing[at].1).sum::<u64>() <= ROWS_AT_ONCE);
+        }
+        // One that holds more by itself is looked at alone.
+        assert_eq!(super::passes(&[(0, 1), (1, ROWS_AT_ONCE + 1), (2, 1)]), [vec![0], vec![1], vec![2]]);
+    }
+}
