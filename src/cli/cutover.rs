@@ -184,6 +184,9 @@ fn late(done: &CutoverReport) -> String {
     if !done.views_stale.is_empty() {
         text.push_str("          cutwater cutover tries these again\n");
     }
+    for note in &done.notes {
+        let _ = writeln!(text, "source    {note}");
+    }
     if !done.not_carried.is_empty() {
         let _ = writeln!(text, "not carried: {}", done.not_carried.join(", "));
     }

@@ -10,7 +10,7 @@ use super::args::TeardownArgs;
 use super::{Context, Ended, event, output};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pipeline::{Job, belongs};
-use crate::source::Source;
+use crate::source::{Source, fence};
 use crate::target::Target;
 use crate::target::state::State;
 use crate::target::state::{CutoverStep, Phase};
@@ -25,7 +25,8 @@ pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended>
         belongs::ends(&config, migration)?;
         may(state, args).await?;
     }
-    let mut listed = source.made().await?;
+    let mut listed = fence::made(&source, &config.cutover).await?;
+    listed.extend(source.made().await?);
     if migration.is_some() {
         listed.push(target_state(name));
     }
@@ -35,7 +36,8 @@ pub(super) async fn run(context: &Context, args: &TeardownArgs) -> Result<Ended>
     if migration.is_some() {
         event::record(state, "teardown", "started").await;
     }
-    let mut removed = source.teardown().await.context("tearing down the source")?;
+    let mut removed = fence::remove(&source, &config.cutover).await.context("tearing down the source")?;
+    removed.extend(source.teardown().await.context("tearing down the source")?);
     // With the last migration the record of who did what goes too: it is handed out.
     let events = state.events().await?;
     state.remove().await?;

@@ -200,6 +200,23 @@ impl AnyFence {
     }
 }
 
+/// What [`remove`] would remove.
+pub async fn made(source: &AnySource, config: &CutoverConfig) -> Result<Vec<String>> {
+    match source {
+        // Part of `Source::teardown`.
+        AnySource::Postgres(_) => Ok(Vec::new()),
+        AnySource::MySql(source) => MyFence::open(source, config).await?.made().await,
+    }
+}
+
+/// Removes a fence that takes a command of the config to be removed, whatever its state, and says what was removed.
+pub async fn remove(source: &AnySource, config: &CutoverConfig) -> Result<Vec<String>> {
+    match source {
+        AnySource::Postgres(_) => Ok(Vec::new()),
+        AnySource::MySql(source) => MyFence::open(source, config).await?.remove().await,
+    }
+}
+
 /// Whether the catalogue holds exactly the migrated tables: one that matches the patterns and was not copied would be
 /// writable through the fence, and lost (TRAPS 19).
 pub(super) fn exactly(now: &[TableName], tables: &[TableName], patterns: &Patterns) -> Result<()> {

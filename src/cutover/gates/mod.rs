@@ -194,14 +194,28 @@ const MYSQL_TO_POSTGRES: &[(&str, Check)] = &[
     ("lag", |look| Box::pin(lag::low(look))),
 ];
 
+/// Those between two servers of MySQL or MariaDB.
+const MYSQL: &[(&str, Check)] = &[
+    ("snapshot", |look| Box::pin(checks::snapshot(look))),
+    ("run-alive", |look| Box::pin(checks::run_alive(look))),
+    ("paused", |look| Box::pin(checks::paused(look))),
+    ("verify", |look| Box::pin(checks::verify(look))),
+    ("dead-letters", |look| Box::pin(checks::dead_letters(look))),
+    ("divergences", |look| Box::pin(checks::divergences(look))),
+    ("fence", |look| Box::pin(mysql::fence_possible(look))),
+    ("target-writable", |look| Box::pin(mysql::target_writable(look))),
+    ("sequences", |look| Box::pin(checks::sequences(look))),
+    ("long-transaction", |look| Box::pin(mysql::long_transactions(look))),
+    ("lag", |look| Box::pin(lag::low(look))),
+];
+
 /// The gates of a pair.
 fn gates_of(parts: &Parts) -> Result<&'static [(&'static str, Check)]> {
     match (&parts.ends.source, &parts.ends.target) {
         (AnySource::Postgres(_), AnyTarget::Postgres(_)) => Ok(POSTGRES),
         (AnySource::MySql(_), AnyTarget::Postgres(_)) => Ok(MYSQL_TO_POSTGRES),
-        (AnySource::MySql(_), AnyTarget::MySql(_)) | (AnySource::Postgres(_), AnyTarget::MySql(_)) => {
-            Err(parts.not_between())
-        }
+        (AnySource::MySql(_), AnyTarget::MySql(_)) => Ok(MYSQL),
+        (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(parts.not_between()),
     }
 }
 

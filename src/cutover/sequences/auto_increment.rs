@@ -4,7 +4,7 @@
 use super::super::Parts;
 use super::{Move, Sequence, SequencePlan, postgres, set};
 use crate::error::{Context, Error, Kind, Result};
-use crate::mysql;
+use crate::mysql::{self, MyConnInfo};
 use crate::postgres::{Client, connect};
 use crate::schema::TableName;
 use crate::source::mysql::MySource;
@@ -31,7 +31,7 @@ async fn read(parts: &Parts, source: &MySource, target: &Client) -> Result<Seque
     let mut names = Vec::new();
     let mut next = Vec::new();
     let (mut tables, mut columns, mut usual) = (Vec::new(), Vec::new(), Vec::new());
-    for (table, column, value) in counters(parts, source).await? {
+    for (table, column, value) in counters(parts, source.info()).await? {
         let Some(plan) = parts.plan.get(&table) else { continue };
         // Its column does not travel.
         let Some(at) = plan.columns.iter().position(|&at| plan.source.columns[at].name == column) else { continue };
@@ -74,9 +74,9 @@ fn sequence(next: u64, increment: i64, min: i64, max: i64) -> Sequence {
     Sequence { last, is_called: next > 1, increment, min, max, cycle: false }
 }
 
-/// The migrated databases' counters: table, column, what comes next.
-async fn counters(parts: &Parts, source: &MySource) -> Result<Vec<(TableName, String, u64)>> {
-    let mut session = mysql::connect(source.info(), &format!("cutwater_{}_sequences", parts.name())).await?;
+/// A server's counters: table, column, what comes next.
+pub(super) async fn counters(parts: &Parts, server: &MyConnInfo) -> Result<Vec<(TableName, String, u64)>> {
+    let mut session = mysql::connect(server, &format!("cutwater_{}_sequences", parts.name())).await?;
     // MySQL 8 shows what it knew up to a day ago.
     // https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_information_schema_stats_expiry
     if !session.server().is_mariadb() && session.server().version >= (8, 0, 0) {

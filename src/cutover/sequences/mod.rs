@@ -5,6 +5,7 @@
 //! bounds. What can go wrong: one without counterpart (a gate says so).
 
 mod auto_increment;
+mod mysql;
 mod postgres;
 
 use super::Parts;
@@ -52,9 +53,8 @@ pub(super) async fn plan(parts: &Parts) -> Result<SequencePlan> {
             postgres::plan(parts, PgEnds { source, target }).await
         }
         (AnySource::MySql(source), AnyTarget::Postgres(target)) => auto_increment::plan(parts, source, target).await,
-        (AnySource::MySql(_), AnyTarget::MySql(_)) | (AnySource::Postgres(_), AnyTarget::MySql(_)) => {
-            Err(parts.not_between())
-        }
+        (AnySource::MySql(source), AnyTarget::MySql(target)) => mysql::plan(parts, source, target).await,
+        (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(parts.not_between()),
     }
 }
 
@@ -67,9 +67,8 @@ pub(super) async fn carry_over(parts: &Parts) -> Result<u64> {
         (AnySource::MySql(source), AnyTarget::Postgres(target)) => {
             auto_increment::carry_over(parts, source, target).await
         }
-        (AnySource::MySql(_), AnyTarget::MySql(_)) | (AnySource::Postgres(_), AnyTarget::MySql(_)) => {
-            Err(parts.not_between())
-        }
+        (AnySource::MySql(source), AnyTarget::MySql(target)) => mysql::carry_over(parts, source, target).await,
+        (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(parts.not_between()),
     }
 }
 
