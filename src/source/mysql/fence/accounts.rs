@@ -50,6 +50,8 @@ pub(super) struct Writer {
     pub account: Account,
     /// It passes `read_only` (and would pass `super_read_only`, if anybody did).
     pub writes_through: bool,
+    /// MySQL: only who is a `SYSTEM_USER` may lock it or end its sessions.
+    pub of_the_system: bool,
     /// It stays as it is.
     pub kept: bool,
 }
@@ -68,7 +70,7 @@ pub(super) async fn writers(session: &mut Session, tables: &[TableName], keep: &
     let this = session.server().variable("hostname").unwrap_or_default().to_owned();
     let mut writers = Vec::new();
     for row in rows {
-        let [Some(user), Some(host), Some(through)] = &row[..] else { continue };
+        let [Some(user), Some(host), Some(through), Some(system)] = &row[..] else { continue };
         let account = Account { user: user.clone(), host: host.clone() };
         let name = account.to_string();
         if name == own || RESERVED.contains(&user.as_str()) {
@@ -76,7 +78,7 @@ pub(super) async fn writers(session: &mut Session, tables: &[TableName], keep: &
         }
         let local = user == "root" && (LOCAL.contains(&host.as_str()) || *host == this);
         let kept = local || keep.iter().any(|keep| *keep == name || keep == user);
-        writers.push(Writer { account, writes_through: through == "1", kept });
+        writers.push(Writer { account, writes_through: through == "1", of_the_system: system == "1", kept });
     }
     Ok(writers)
 }
@@ -157,25 +159,36 @@ fn kept(accounts: &[Account], user: &str, host: &str) -> bool {
 }
 
 /// Ends the sessions with a transaction open that has written, other than ours: what they have not committed by now they
-/// never will. Also an XA transaction, which a read-only server would let be prepared and committed.
-pub(super) async fn end_transactions(session: &mut Session, rights: &Rights) -> Result<()> {
+/// never will. Also an XA transaction, which a read-only server would let be prepared and committed. Which they are:
+/// behind a lock of ours they may be gone only once it is ([`gone`]). `Err`: one that we may not end.
+pub(super) async fn end_transactions(session: &mut Session, rights: &Rights) -> Result<Vec<String>> {
+    let sql = "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx
+                WHERE trx_rows_modified > 0 AND trx_mysql_thread_id NOT IN (0, CONNECTION_ID())";
+    let rows = session.rows(sql).await.context("looking for transactions that have written")?;
+    let ids: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    for id in &ids {
+        kill(session, rights, id).await?;
+    }
+    Ok(ids)
+}
+
+/// Waits until these sessions are gone, which they are when they are rolled back. Not asked of `innodb_trx`: that is as it
+/// was until nobody has looked for a tenth of a second.
+pub(super) async fn gone(session: &mut Session, ids: &[String]) -> Result<()> {
     let begun = Instant::now();
-    loop {
-        let sql = "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx
-                    WHERE trx_rows_modified > 0 AND trx_mysql_thread_id NOT IN (0, CONNECTION_ID())";
-        let rows = session.rows(sql).await.context("looking for transactions that have written")?;
-        let ids: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
-        if ids.is_empty() {
-            return Ok(());
+    while !ids.is_empty() {
+        let rows = session.rows("SHOW FULL PROCESSLIST").await.context("looking for ended sessions")?;
+        let there = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
+        let left: Vec<String> = there.filter(|id| ids.contains(id)).collect();
+        if left.is_empty() {
+            break;
         }
         if begun.elapsed() > PATIENCE {
-            return Err(Error::new(Kind::Transient, format!("transactions of sessions {} do not end", ids.join(", "))));
-        }
-        for id in &ids {
-            kill(session, rights, id).await?;
+            return Err(Error::new(Kind::Transient, format!("sessions {} at the source do not end", left.join(", "))));
         }
         tokio::time::sleep(POLL).await;
     }
+    Ok(())
 }
 
 /// Ends one session; one that has ended meanwhile is no error.

@@ -1,9 +1,10 @@
--- Accounts that may change something in {databases}: user, host, whether they pass read_only. Rights of whole servers,
+-- Accounts that may change something in {databases}: user, host, whether they pass read_only, and a no. Rights of whole servers,
 -- databases, tables, routines; and whoever has a role, because what it grants is not looked through.
 SELECT u.user, u.host,
        EXISTS (SELECT 1 FROM information_schema.user_privileges p
                 WHERE p.grantee = concat('''', u.user, '''@''', u.host, '''')
-                  AND p.privilege_type IN ('READ_ONLY ADMIN', 'READ ONLY ADMIN', 'SUPER'))
+                  AND p.privilege_type IN ('READ_ONLY ADMIN', 'READ ONLY ADMIN', 'SUPER')),
+       0
   FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host
  WHERE u.is_role <> 'Y' AND NOT coalesce(json_value(g.priv, '$.account_locked'), 0)
    AND ('Y' IN (u.insert_priv, u.update_priv, u.delete_priv, u.create_priv, u.drop_priv, u.alter_priv, u.execute_priv,

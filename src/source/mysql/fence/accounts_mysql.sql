@@ -1,8 +1,10 @@
--- Accounts that may change something in {databases}: user, host, whether they pass read_only. Rights of whole servers,
+-- Accounts that may change something in {databases}: user, host, whether they pass read_only, and whether
+-- they are of the system (8.0.16: only another such account may change them). Rights of whole servers,
 -- databases, tables, routines; and whoever has a role, because what it grants is not looked through.
 SELECT u.user, u.host,
        u.super_priv = 'Y' OR EXISTS (SELECT 1 FROM mysql.global_grants g
-                                      WHERE g.user = u.user AND g.host = u.host AND g.priv = 'CONNECTION_ADMIN')
+                                      WHERE g.user = u.user AND g.host = u.host AND g.priv = 'CONNECTION_ADMIN'),
+       EXISTS (SELECT 1 FROM mysql.global_grants g WHERE g.user = u.user AND g.host = u.host AND g.priv = 'SYSTEM_USER')
   FROM mysql.user u
  WHERE u.account_locked <> 'Y'
    AND ('Y' IN (u.insert_priv, u.update_priv, u.delete_priv, u.create_priv, u.drop_priv, u.alter_priv, u.execute_priv,

@@ -25,6 +25,10 @@ impl MyFence {
         if self.until.is_none_or(|until| Instant::now() >= until) {
             return Ok(Outcome::Expired);
         }
+        let held = locks::marked(&mut self.driver, request.migration, "holder").await?;
+        if held.is_none() || held != self.holder.as_ref().map(|holder| holder.id().to_string()) {
+            return Ok(Outcome::Expired);
+        }
         if row.way == Way::ReadOnly {
             let mariadb = self.driver.server().is_mariadb();
             let Some(holder) = self.holder.as_mut() else { return Ok(Outcome::Expired) };
@@ -41,7 +45,10 @@ impl MyFence {
                 done => done?,
             };
         }
-        self.hold(&row).await?;
+        match self.hold(&row).await {
+            Err(error) if error.kind() != Kind::Connection => return Ok(Outcome::Broken(error.why().to_owned())),
+            held => held?,
+        }
         if let Some(what) = self.broken(behind).await? {
             return Ok(Outcome::Broken(what));
         }
@@ -57,16 +64,15 @@ impl MyFence {
     async fn hold(&mut self, row: &FenceRow) -> Result<()> {
         let rights = Rights::of(&mut self.driver).await?;
         if row.way == Way::ReadOnly {
-            if rights.may_end_sessions() {
-                // A read-only server lets what was written before be prepared and committed by XA.
-                accounts::end_transactions(&mut self.driver, &rights).await?;
-            }
-            if row.accounts.is_empty() {
-                return Ok(());
-            }
-            // Accounts cannot be locked behind our own lock; `read_only` holds by now.
+            // A read-only server lets what was written before be prepared and committed by XA. Who is ended is done with,
+            // and rolls back when our lock is gone; nor can accounts be locked behind that.
+            let ended = accounts::end_transactions(&mut self.driver, &rights).await?;
             if let Some(holder) = self.holder.take() {
                 holder.close().await?;
+            }
+            accounts::gone(&mut self.driver, &ended).await?;
+            if row.accounts.is_empty() {
+                return Ok(());
             }
         }
         if row.way == Way::Command {

@@ -54,7 +54,7 @@ impl MyFence {
             let what = format!("our account at the source lacks {}", missing.join(", "));
             obstacles.push(Obstacle::new(what, grant(missing)));
         }
-        if let Ok(way) = chosen {
+        if let Ok(way) = chosen.clone() {
             obstacles.extend(self.of_the_way(way, tables).await?);
             if way == Way::ReadOnly && through {
                 let names: Vec<String> =
@@ -67,6 +67,15 @@ impl MyFence {
                 let fix = "give the application an account of its own, or set [cutover] fence = \"read-only\"";
                 obstacles.push(Obstacle::new(what, fix));
             }
+        }
+        let system = writers.iter().filter(|writer| writer.of_the_system && !writer.kept && !rights.is_of_the_system());
+        let system: Vec<String> = system.map(|writer| writer.account.to_string()).collect();
+        if !system.is_empty() && chosen != Ok(Way::Command) {
+            let what = format!("sessions of {} may be ended by another SYSTEM_USER only", system.join(", "));
+            obstacles.push(Obstacle::new(
+                what,
+                "on the source   GRANT SYSTEM_USER ON *.* TO <our account>;   or take it from them",
+            ));
         }
         obstacles.extend(server(&mut self.driver).await?);
         if !obstacles.is_empty() {

@@ -63,21 +63,27 @@ impl Rights {
                 ("SYSTEM_VARIABLES_ADMIN", &["SYSTEM_VARIABLES_ADMIN", "SUPER"]),
                 ("RELOAD", &["RELOAD", "FLUSH_TABLES"]),
                 ("PROCESS", &["PROCESS"]),
+                ("CONNECTION_ADMIN", &["CONNECTION_ADMIN", "SUPER"]),
             ],
             (Way::ReadOnly, true) => &[
                 ("READ_ONLY ADMIN", &["READ_ONLY ADMIN", "READ ONLY ADMIN"]),
                 ("RELOAD", &["RELOAD"]),
                 ("PROCESS", &["PROCESS"]),
+                ("CONNECTION ADMIN", &["CONNECTION ADMIN", "SUPER"]),
+                ("EVENT", &["EVENT"]),
             ],
             (Way::Accounts, false) => &[
                 ("CREATE USER", &["CREATE USER"]),
                 ("PROCESS", &["PROCESS"]),
                 ("CONNECTION_ADMIN", &["CONNECTION_ADMIN", "SUPER"]),
+                // Without it there is no seeing whose events go on.
+                ("EVENT", &["EVENT"]),
             ],
             (Way::Accounts, true) => &[
                 ("CREATE USER", &["CREATE USER"]),
                 ("PROCESS", &["PROCESS"]),
                 ("CONNECTION ADMIN", &["CONNECTION ADMIN", "SUPER"]),
+                ("EVENT", &["EVENT"]),
             ],
             (Way::Command, _) => &[("PROCESS", &["PROCESS"])],
         };
@@ -89,9 +95,9 @@ impl Rights {
         wanted.iter().filter(|(name, any)| !self.has(any) && !otherwise(name)).map(|(name, _)| *name).collect()
     }
 
-    /// Whether sessions of others may be ended.
-    pub(super) fn may_end_sessions(&self) -> bool {
-        self.rds_kill || self.has(&["SUPER", "CONNECTION_ADMIN", "CONNECTION ADMIN"])
+    /// Whether accounts of the system may be locked, and their sessions ended.
+    pub(super) fn is_of_the_system(&self) -> bool {
+        self.mariadb || self.has(&["SYSTEM_USER"])
     }
 
     /// Whether accounts may be locked.
@@ -151,14 +157,14 @@ mod tests {
         );
         assert_eq!(choose(FenceWay::Auto, &master, false), Ok(Way::Accounts));
         assert_eq!(choose(FenceWay::ReadOnly, &master, false), Err(vec!["SYSTEM_VARIABLES_ADMIN"]));
-        let little = rights(false, &["GRANT PROCESS ON *.* TO `a`@`%`"]);
-        assert_eq!(choose(FenceWay::Auto, &little, false), Err(vec!["SYSTEM_VARIABLES_ADMIN", "RELOAD"]));
+        let little = rights(false, &["GRANT PROCESS, SUPER ON *.* TO `a`@`%`"]);
+        assert_eq!(choose(FenceWay::Auto, &little, false), Err(vec!["RELOAD"]));
         assert_eq!(choose(FenceWay::Command, &little, false), Ok(Way::Command));
     }
 
     #[test]
     fn super_does_not_set_read_only_in_a_mariadb_that_took_it_out() {
-        let old = rights(true, &["GRANT RELOAD, PROCESS, SUPER ON *.* TO `a`@`%`"]);
+        let old = rights(true, &["GRANT RELOAD, PROCESS, SUPER, EVENT ON *.* TO `a`@`%`"]);
         assert_eq!(old.missing(Way::ReadOnly), ["READ_ONLY ADMIN"]);
         assert!(Rights { super_sets_read_only: true, ..old }.missing(Way::ReadOnly).is_empty());
     }
