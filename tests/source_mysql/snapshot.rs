@@ -446,10 +446,12 @@ async fn a_copy_that_nobody_wants_any_more_gives_its_session_back() {
         server.execute(DATABASE, BANK).await;
         server.execute(DATABASE, "CREATE TABLE large (id int PRIMARY KEY, t mediumtext) ENGINE = InnoDB").await;
         server.execute(DATABASE, &format!("INSERT INTO large VALUES {}", numbers.join(", "))).await;
-        let text = "[migration]\nname = \"one\"\n[source]\nurl = \"postgres://a@old/shop\"\nserver_id = 4711\n\
-             [snapshot]\nworkers = 1\n[target]\nurl = \"postgres://b@new/shop\"\n";
-        let mut config = Config::parse(text, "c").unwrap();
-        config.source.url = Url::new(server.url(DATABASE));
+        let text = format!(
+            "[migration]\nname = \"one\"\n[source]\nurl = \"{}\"\nserver_id = 4711\n[snapshot]\nworkers = 1\n\
+             [target]\nurl = \"postgres://b@new/shop\"\n",
+            server.url(DATABASE)
+        );
+        let config = Config::parse(&text, "c").unwrap_or_else(|error| panic!("{error}"));
         let source = MySource::of(&config).unwrap();
         let tables = tables(&source).await;
         let snapshot = Arc::new(source.temporary_snapshot().await.unwrap());
