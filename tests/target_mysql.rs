@@ -547,3 +547,29 @@ async fn statements_keep_to_what_the_server_takes() {
     })
     .await;
 }
+
+/// Worker 0's row alone is confirmed: it commits last, and the others only have their tables.
+#[tokio::test]
+async fn several_workers_apply_each_its_own_tables() {
+    let ddl = "CREATE TABLE users (id int PRIMARY KEY, name varchar(40), note text);
+               CREATE TABLE pets (id int PRIMARY KEY, name varchar(40))";
+    on_both(ddl, async |f| {
+        let (t, pets) = (f.table("users").await, f.table("pets").await);
+        f.known(&[&t, &pets]).await;
+        let config = ApplyConfig { workers: 2, ..ApplyConfig::default() };
+        let routing = f.target.state().route(&f.lease, 2).await.unwrap();
+        assert_eq!(routing.workers(), 2);
+        let mut both = f.target.workers(&f.lease, &config, &routing).await.unwrap();
+        let changes = vec![insert(&t, user(1, "a", None)), insert(&pets, values(&["1", "rex"])), truncate(&t)];
+        let applied = both.apply(f.batch(vec![changes])).await.unwrap();
+        assert_eq!(applied.durable.unwrap().get(), &at(0x200));
+        assert!(f.rows("users").await.is_empty());
+        assert_eq!(f.rows("pets").await, ["1,rex"]);
+        let error =
+            both.apply(f.batch(vec![vec![insert(&t, user(2, "b", None)), update(&pets, values(&["7", "nobody"]))]]));
+        assert_eq!(error.await.unwrap_err().kind(), Kind::Divergence);
+        assert!(f.rows("users").await.is_empty());
+        assert_eq!(f.checkpoint().await, at(0x200));
+    })
+    .await;
+}

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::source::{AnySource, Source};
 use crate::target::{AnyTarget, Target};
@@ -220,6 +220,10 @@ pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
             postgres::grants(&job.config, (source.info(), target.info()), plan).await
         }
         (AnySource::MySql(source), AnyTarget::Postgres(target)) => translated::grants(job, source, target, plan).await,
+        (AnySource::MySql(source), AnyTarget::MySql(target)) => Ok(Grants {
+            source: mysql::at_source(source, plan).await.context("working out the source's grants")?,
+            target: mysql::at_target(target, plan).await.context("working out the target's grants")?,
+        }),
         _ => Err(job.not_between("a migration")),
     }
 }

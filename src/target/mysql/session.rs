@@ -231,3 +231,20 @@ pub(super) async fn warning(session: &mut Session) -> Result<Option<Error>> {
     });
     Ok(said.map(|(code, message)| Error::new(Kind::BadRow, format!("{message} (warning {code})"))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_waiting_is_not_blamed_on_a_row() {
+        for code in [1205, 1213, 1021, 1053, 1317] {
+            assert!(!is_about_a_row(code), "{code}");
+            assert!(matches!(code_kind(code), Kind::Transient | Kind::Connection), "{code}");
+        }
+        for code in [1062, 1264, 1406, 1048, 3819, 4025, 1118] {
+            assert!(is_about_a_row(code), "{code}");
+        }
+        assert!(is_a_duplicate(1062) && !is_a_duplicate(1406));
+    }
+}

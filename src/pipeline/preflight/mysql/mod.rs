@@ -7,4 +7,4 @@ mod target;
 
 pub(super) use rights::at_source;
 pub(super) use source::source;
-pub(super) use target::target;
+pub(super) use target::{at_target, target};

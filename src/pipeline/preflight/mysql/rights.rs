@@ -77,7 +77,7 @@ pub(super) async fn look(source: &MySource, session: &mut Session, plan: &Plan, 
     Ok(())
 }
 
-async fn account(session: &mut Session) -> Result<String> {
+pub(super) async fn account(session: &mut Session) -> Result<String> {
     let account = session.value("SELECT CURRENT_USER()").await.context("asking for the account")?.unwrap_or_default();
     let (user, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
     Ok(format!("{}@{}", MyText(user), MyText(host)))

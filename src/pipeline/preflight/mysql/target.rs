@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
+use super::rights::account;
 use crate::config::Config;
 use crate::error::{Context, Kind, Result};
 use crate::mysql::{MyIdent, MyText, Session, catalog, my_table};
 use crate::pipeline::preflight::postgres::target::{COUNTED, room};
-use crate::pipeline::preflight::{End, Report};
+use crate::pipeline::preflight::{End, Grant, Report};
 use crate::schema::{TableDefinition, TableName};
 use crate::target::mysql::MyTarget;
 use crate::transform::{Plan, TablePlan};
@@ -103,15 +104,9 @@ fn settings(session: &Session, plan: &Plan, report: &mut Report) {
 
 /// Tries what schema, copy and stream do.
 async fn rights(session: &mut Session, plan: &Plan, report: &mut Report) -> Result<()> {
-    let account = session.value("SELECT CURRENT_USER()").await.context("asking for the account")?.unwrap_or_default();
-    let (user, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
-    let account = format!("{}@{}", MyText(user), MyText(host));
-    let mut databases: Vec<&str> = plan.tables().map(|table| table.shaped.name.schema.as_str()).collect();
-    databases.push("cutwater");
-    databases.sort_unstable();
-    databases.dedup();
+    let account = account(session).await?;
     let mut missing = Vec::new();
-    for database in databases {
+    for database in databases(plan) {
         let sql = format!("CREATE TABLE {}.cutwater_check (a int)", MyIdent(database));
         let tried = session.execute(format!("PREPARE cutwater_check FROM {}", MyText(&sql))).await;
         match tried {
@@ -132,6 +127,27 @@ async fn rights(session: &mut Session, plan: &Plan, report: &mut Report) -> Resu
         finding.fix(format!("GRANT ALL ON {}.* TO {account};", MyIdent(database)));
     }
     Ok(())
+}
+
+/// The databases that are written to.
+fn databases(plan: &Plan) -> Vec<&str> {
+    let mut databases: Vec<&str> = plan.tables().map(|table| table.shaped.name.schema.as_str()).collect();
+    databases.push("cutwater");
+    databases.sort_unstable();
+    databases.dedup();
+    databases
+}
+
+/// The statements that give the account what a migration needs of the target.
+pub(in crate::pipeline::preflight) async fn at_target(target: &MyTarget, plan: &Plan) -> Result<Vec<Grant>> {
+    let mut session = target.connect().await?;
+    let account = account(&mut session).await?;
+    let grant = |database| {
+        let why = if database == "cutwater" { "to remember what was done" } else { "to make the tables and fill them" };
+        let rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER";
+        Grant { sql: format!("GRANT {rights} ON {}.* TO {account};", MyIdent(database)), why }
+    };
+    Ok(databases(plan).into_iter().map(grant).collect())
 }
 
 /// Looks at the tables that exist already.
