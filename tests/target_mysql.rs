@@ -556,6 +556,9 @@ async fn several_workers_apply_each_its_own_tables() {
     on_both(ddl, async |f| {
         let (t, pets) = (f.table("users").await, f.table("pets").await);
         f.known(&[&t, &pets]).await;
+        for table in [&t, &pets] {
+            f.target.finish_table(&f.lease, &table.name, &at(0x100), 0).await.unwrap();
+        }
         let config = ApplyConfig { workers: 2, ..ApplyConfig::default() };
         let routing = f.target.state().route(&f.lease, 2).await.unwrap();
         assert_eq!(routing.workers(), 2);
