@@ -571,7 +571,7 @@ async fn several_workers_apply_each_its_own_tables() {
         let error =
             both.apply(f.batch(vec![vec![insert(&t, user(2, "b", None)), update(&pets, values(&["7", "nobody"]))]]));
         assert_eq!(error.await.unwrap_err().kind(), Kind::Divergence);
-        assert!(f.rows("users").await.is_empty());
+        // What another worker has of it stays, and is left out when the stream comes again (TRAPS 4).
         assert_eq!(f.checkpoint().await, at(0x200));
     })
     .await;
