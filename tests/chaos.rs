@@ -18,16 +18,19 @@ fn scaled(test: usize, full: usize) -> usize {
     if chaos() { full } else { test }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_random_moments_over_its_whole_life_it_loses_nothing_and_doubles_nothing() {
-    let kills = harness::Kills {
+fn kills() -> harness::Kills {
+    harness::Kills {
         copy: scaled(3, 8),
         indexing: scaled(2, 4),
         stream: scaled(2, 8),
         before_the_point: scaled(3, 6),
         after_the_point: scaled(2, 4),
-    };
-    harness::the_engine_is_killed_everywhere::<Postgres, Postgres>(kills).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_moments_over_its_whole_life_it_loses_nothing_and_doubles_nothing() {
+    harness::the_engine_is_killed_everywhere::<Postgres, Postgres>(kills()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,6 +124,16 @@ mod into_postgres {
                 harness::lost_connections::<MySql, Postgres>(),
                 harness::lost_in_the_copy::<MySql, Postgres>()
             );
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn killed_at_random_moments_over_its_whole_life_it_loses_nothing_and_doubles_nothing() {
+        if MySql::is_here("kills").await {
+            harness::the_engine_is_killed_everywhere::<MySql, Postgres>(kills()).await;
+        }
+        if chaos() && MariaDb::is_here("kills").await {
+            harness::the_engine_is_killed_everywhere::<MariaDb, Postgres>(kills()).await;
         }
     }
 

@@ -61,6 +61,14 @@ impl Home {
         }
     }
 
+    /// As the application connects.
+    pub(super) fn application_url(&self) -> String {
+        match self {
+            Home::Postgres(server) => server.url(SUPERUSER, DATABASE),
+            Home::MySql(server) => server.application_url(),
+        }
+    }
+
     pub(super) fn label(&self) -> String {
         match self {
             Home::Postgres(server) => server.label(),

@@ -119,7 +119,7 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &Home, target: &Home)
     screen.done("rows", &format!("{rows} in {} of the source", human::plural(tables, "table")));
 
     let options = WriterOptions { connections: CONNECTIONS, rate: args.rate, seed: rand::random() };
-    let writer = Arc::new(Writer::start(&home, workload, options));
+    let writer = Arc::new(Writer::start(&source.application_url(), workload, options));
     screen.done("writer", &format!("{} transactions a second, and it will not stop", args.rate));
 
     let engine = Arc::new(Engine::new(source, target)?);
@@ -144,7 +144,7 @@ async fn migrate(args: &DemoArgs, screen: &Screen, source: &Home, target: &Home)
         Session::connect(&home, origin).await?,
         Session::connect(&target.url(), origin).await?,
         writer.clone(),
-        target.url(),
+        target.application_url(),
     ));
     let switch = AbortOnDrop(switch);
     let cutover =

@@ -18,6 +18,8 @@ use crate::mysql::{Flavour, MyConnInfo, Session};
 
 /// The account that may do everything, from everywhere; its password is its name.
 pub const ADMIN: &str = "admin";
+/// The account of an application, which may read and write rows of [`DATABASE`]; its password is its name.
+pub const APPLICATION: &str = "application";
 /// The database that is there.
 pub const DATABASE: &str = "shop";
 /// The account that Cutwater runs the server as when it is root.
@@ -145,7 +147,9 @@ impl LocalMySql {
                 "SET sql_log_bin = 0;\n\
                  CREATE USER IF NOT EXISTS '{ADMIN}'@'%' IDENTIFIED BY '{ADMIN}';\n\
                  GRANT ALL ON *.* TO '{ADMIN}'@'%' WITH GRANT OPTION;\n\
-                 CREATE DATABASE IF NOT EXISTS {DATABASE};\n"
+                 CREATE DATABASE IF NOT EXISTS {DATABASE};\n\
+                 CREATE USER IF NOT EXISTS '{APPLICATION}'@'%' IDENTIFIED BY '{APPLICATION}';\n\
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON {DATABASE}.* TO '{APPLICATION}'@'%';\n"
             ),
         )?;
         self.server.give(&path)
@@ -183,6 +187,11 @@ impl LocalMySql {
     /// The administrator's URL.
     pub fn url(&self, database: &str) -> String {
         self.url_of(ADMIN, ADMIN, database)
+    }
+
+    /// The application's URL.
+    pub fn application_url(&self) -> String {
+        self.url_of(APPLICATION, APPLICATION, DATABASE)
     }
 
     /// The URL of another account.

@@ -69,6 +69,11 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// What random tables may be made of.
     fn dialect() -> &'static Dialect;
 
+    /// As an application connects, which may write rows and nothing else, where that makes a difference.
+    fn application_url(&self) -> String {
+        self.url()
+    }
+
     /// The server's own URL.
     fn url(&self) -> String {
         Self::url_at(self.port())

@@ -71,7 +71,7 @@ pub async fn the_engine_is_killed_everywhere<S: Engine, T: Engine>(kills: Kills)
     assert!(begun.exists());
     let Play { stage, at, .. } = play;
     assert_same(&stage.source, &stage.target).await;
-    stage.writer.switch_to(&stage.target.url());
+    stage.writer.switch_to(&stage.target.application_url());
     stage.writes(100).await;
     let (reads, states) = bank.close();
     let (record, figures) = stage.writer.stop().await.unwrap();

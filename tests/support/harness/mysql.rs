@@ -78,6 +78,10 @@ impl<K: Kind> Engine for Server<K> {
         format!("{}://{ADMIN}:{ADMIN}@127.0.0.1:{port}/{DATABASE}", K::NAME)
     }
 
+    fn application_url(&self) -> String {
+        self.0.application_url()
+    }
+
     fn crash(&mut self) {
         tokio::task::block_in_place(|| self.0.crash());
     }

@@ -42,7 +42,7 @@ impl<S: Engine, T: Engine> Stage<S, T> {
         let workload = Workload::of_rows(rows);
         let home = source.url();
         workload.install(&mut session(&home, &home).await).await.unwrap();
-        let writer = Writer::start(&home, workload, WriterOptions { connections: 3, rate, seed });
+        let writer = Writer::start(&source.application_url(), workload, WriterOptions { connections: 3, rate, seed });
         let cutwater = Cutwater::new(&S::url_at(from.port()), &T::url_at(to.port())).and(config);
         Stage { source, target, from, to, cutwater, writer, workload }
     }
