@@ -9,7 +9,7 @@ use crate::transform::{Plan, TablePlan};
 /// The connections of one worker to both ends.
 pub(super) enum Pair {
     /// Both compute.
-    Postgres(postgres::Pair),
+    Postgres(Box<postgres::Pair>),
     /// Rows come here.
     Streamed(Box<streamed::Pair>),
 }
@@ -19,7 +19,7 @@ impl Pair {
     pub(super) async fn open(look: &Look<'_>, plan: &Plan) -> Result<Pair> {
         let name = format!("cutwater_{}_verify", look.ends.state.name());
         Ok(match look.ends.postgres() {
-            Some(both) => Pair::Postgres(postgres::Pair::open(both, &name, look.options).await?),
+            Some(both) => Pair::Postgres(Box::new(postgres::Pair::open(both, &name, look.options).await?)),
             None => Pair::Streamed(Box::new(streamed::Pair::open(look, plan, &name).await?)),
         })
     }
