@@ -255,19 +255,60 @@ async fn between_two_flavours_what_the_other_does_not_know_is_told() {
     }
 }
 
+/// What a target is asked at the end, with the answers.
+struct There {
+    /// What the printed DDL has.
+    ddl: &'static str,
+    /// Foreign keys, columns that count by themselves, one index by name: what was made before, in and after the copy.
+    made: [(&'static str, i64); 3],
+    /// What is left of a migration after its teardown.
+    left: &'static str,
+}
+
+const AT_POSTGRES: There = There {
+    ddl: "CREATE TABLE \"public\".\"order_items\" (",
+    made: [
+        ("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace", 2),
+        ("SELECT count(*) FROM pg_attribute WHERE attidentity = 'd' AND attrelid = 'public.orders'::regclass", 1),
+        ("SELECT count(*) FROM pg_indexes WHERE indexname = 'orders_orders_account_id'", 1),
+    ],
+    left: "SELECT count(*) FROM pg_namespace WHERE nspname = 'cutwater'",
+};
+
+const AT_MYSQL: There = There {
+    ddl: "CREATE TABLE `shop`.`order_items` (",
+    made: [
+        ("SELECT count(*) FROM information_schema.referential_constraints WHERE constraint_schema = 'shop'", 2),
+        (
+            "SELECT count(*) FROM information_schema.columns
+              WHERE table_schema = 'shop' AND table_name = 'orders' AND extra = 'auto_increment'",
+            1,
+        ),
+        (
+            "SELECT count(*) FROM information_schema.statistics
+              WHERE table_schema = 'shop' AND index_name = 'orders_account_id'",
+            1,
+        ),
+    ],
+    left: NO_DATABASE,
+};
+
+const NO_DATABASE: &str = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'cutwater'";
+
 /// A whole migration, killed at every stage while an application writes; the same command goes on. Then what the source
 /// does to a table's definition stops it, and a teardown leaves nothing.
-async fn a_migration_survives_and_proves<S: Engine>(target: Postgres, nothing_left: &str) {
-    if !S::is_here("a migration between engines").await {
+async fn a_migration_survives_and_proves<S: Engine, T: Engine>(there: There) {
+    let test = "a migration between engines";
+    if !S::is_here(test).await || !T::is_here(test).await {
         return;
     }
-    let source = S::start().await;
+    let (source, target) = tokio::join!(S::start(), T::start());
     let (seed, _) = seed("engines");
     let stage = Stage::between(source, target, 24_000, 120.0, seed, SLOW).await;
     let checked = stage.cutwater.run(&["check"], PATIENCE).await.assert_code(0);
     assert!(checked.stdout.contains("Nothing was changed."), "{}", checked.stdout);
     let ddl = stage.cutwater.run(&["schema"], PATIENCE).await.assert_code(0).stdout;
-    assert!(ddl.contains("CREATE TABLE \"public\".\"order_items\" (") && ddl.contains("FOREIGN KEY"), "{ddl}");
+    assert!(ddl.contains(there.ddl) && ddl.contains("FOREIGN KEY"), "{ddl}");
 
     for copied in [3_000, 12_000] {
         let mut run = stage.run_to("snapshot").await;
@@ -287,13 +328,9 @@ async fn a_migration_survives_and_proves<S: Engine>(target: Postgres, nothing_le
         run.kill9();
     }
     let run = stage.run_to("streaming").await;
-    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace";
-    assert_eq!(stage.at_target(keys).await, 2);
-    let identities =
-        "SELECT count(*) FROM pg_attribute WHERE attidentity = 'd' AND attrelid = 'public.orders'::regclass";
-    assert_eq!(stage.at_target(identities).await, 1);
-    let index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'orders_orders_account_id'";
-    assert_eq!(stage.at_target(index).await, 1);
+    for (sql, number) in there.made {
+        assert_eq!(stage.at_target(sql).await, number, "{sql}");
+    }
     stage.writes(100).await;
 
     let Stage { source, target, from: _from, to: _to, cutwater, writer, .. } = stage;
@@ -301,7 +338,7 @@ async fn a_migration_survives_and_proves<S: Engine>(target: Postgres, nothing_le
     run.sigint();
     run.wait(PATIENCE).await.assert_code(0);
     cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
-    assert_same::<S, Postgres>(&source, &target).await;
+    assert_same::<S, T>(&source, &target).await;
     assert_holds(&target.url(), &source.url(), &record).await;
     let status = cutwater.status().await;
     assert_eq!((&status["divergences"], &status["dead_letters"]), (&0.into(), &0.into()), "{status}");
@@ -314,22 +351,24 @@ async fn a_migration_survives_and_proves<S: Engine>(target: Postgres, nothing_le
         assert!(stopped.stderr.contains(part), "{part} is not in {}", stopped.stderr);
     }
     cutwater.run(&["teardown"], PATIENCE).await.assert_code(0);
-    assert_eq!(session.numbers(nothing_left).await.unwrap(), [0]);
-    let mut there = Postgres::connect(&target.url()).await.unwrap();
-    let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cutwater'";
-    assert_eq!(there.numbers(left).await.unwrap(), [0]);
+    assert_eq!(session.numbers(NO_DATABASE).await.unwrap(), [0]);
+    let mut at_target = T::connect(&target.url()).await.unwrap();
+    assert_eq!(at_target.numbers(there.left).await.unwrap(), [0]);
 }
-
-const NO_DATABASE: &str = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'cutwater'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_mysql_to_postgres_nothing_is_lost() {
-    a_migration_survives_and_proves::<MySql>(Postgres::start().await, NO_DATABASE).await;
+    a_migration_survives_and_proves::<MySql, Postgres>(AT_POSTGRES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_mariadb_to_postgres_nothing_is_lost() {
-    a_migration_survives_and_proves::<MariaDb>(Postgres::start().await, NO_DATABASE).await;
+    a_migration_survives_and_proves::<MariaDb, Postgres>(AT_POSTGRES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_mysql_to_mysql_nothing_is_lost() {
+    a_migration_survives_and_proves::<MySql, MySql>(AT_MYSQL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,13 +119,6 @@ fn ends(config: &Config) -> Result<(), Wrong> {
         let why = "there is no migration from Postgres to MySQL or MariaDB";
         return Err(Wrong { fix: Some("a Postgres source goes to postgres://".into()), ..wrong("target.url", why) });
     }
-    if (source, target) == (Engine::MySql, Engine::MySql) {
-        let why = "there is no migration between two MySQL or MariaDB servers yet";
-        return Err(Wrong {
-            fix: Some("a MySQL or MariaDB source goes to postgres://".into()),
-            ..wrong("target.url", why)
-        });
-    }
     let given = &config.source;
     let (keys, of) = match source {
         Engine::Postgres => (vec![("source.server_id", given.server_id.is_some())], "MySQL or MariaDB"),
@@ -162,12 +155,11 @@ mod tests {
     #[test]
     fn engines_that_can_be_the_ends_of_a_migration_are_accepted_and_others_are_named() {
         let (pg, my, maria) = ("postgres://a@h/d", "mysql://a:hunter2@h/d", "mariadb://a@h/d");
-        for (source, target) in [(pg, pg), (my, pg), (maria, "postgresql://a@h/d")] {
+        for (source, target) in [(pg, pg), (my, pg), (maria, "postgresql://a@h/d"), (my, maria), (maria, my)] {
             assert_eq!(refused(source, target, ""), None);
         }
         for (source, target, says) in [
             (pg, my, "no migration from Postgres to MySQL"),
-            (my, maria, "between two MySQL"),
             ("oracle://a@h/d", pg, "oracle:// is not supported, only postgres://, mysql:// and mariadb://"),
             ("h/d", pg, "it does not begin with"),
         ] {

@@ -5,6 +5,7 @@
 //! or takes away. `check` prints all of it; `run` refuses on the blocking ones. Nothing here changes anything. What is looked
 //! at is a matter of the pair of engines, each in a folder of its own.
 
+mod alike;
 mod mysql;
 mod postgres;
 mod translated;
@@ -14,11 +15,14 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pipeline::Job;
 use crate::source::{AnySource, Source};
 use crate::target::{AnyTarget, Target};
 use crate::transform::Plan;
+
+/// So many things that stay behind are spelled out.
+const NAMED: usize = 5;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -149,16 +153,20 @@ pub async fn inspect(job: &Job, plan: &Plan) -> Result<Report> {
             postgres::between(&job.config, source, target, plan).await
         }
         (AnySource::MySql(source), AnyTarget::Postgres(target)) => translated::between(job, source, target, plan).await,
-        (AnySource::MySql(source), AnyTarget::MySql(target)) => {
-            let mut report = Report::default();
-            // The applier does what the source's foreign keys do and its log does not say.
-            mysql::source(source, plan, true, &mut report).await?;
-            mysql::target(target, &job.config, plan, &mut report).await?;
-            workers(&job.config, &mut report);
-            Ok(report)
-        }
-        _ => Err(job.not_between("a migration")),
+        (AnySource::MySql(source), AnyTarget::MySql(target)) => alike::between(job, source, target, plan).await,
+        (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(job.not_between("a migration")),
     }
+}
+
+/// What stays behind, as far as it is spelled out.
+fn not_carried(left: &[String], report: &mut Report) {
+    if left.is_empty() {
+        return report.pass(End::Source, "not-carried", "nothing is left behind");
+    }
+    let named = left.len().min(NAMED);
+    let more = left.len() - named;
+    let more = if more > 0 { format!("\nand {more} more: cutwater schema lists them") } else { String::new() };
+    report.note(End::Source, "not-carried", format!("not carried: {}{more}", left[..named].join("\n")));
 }
 
 /// What several workers give up.
@@ -220,11 +228,8 @@ pub async fn grants(job: &Job, plan: &Plan) -> Result<Grants> {
             postgres::grants(&job.config, (source.info(), target.info()), plan).await
         }
         (AnySource::MySql(source), AnyTarget::Postgres(target)) => translated::grants(job, source, target, plan).await,
-        (AnySource::MySql(source), AnyTarget::MySql(target)) => Ok(Grants {
-            source: mysql::at_source(source, plan).await.context("working out the source's grants")?,
-            target: mysql::at_target(target, plan).await.context("working out the target's grants")?,
-        }),
-        _ => Err(job.not_between("a migration")),
+        (AnySource::MySql(source), AnyTarget::MySql(target)) => alike::grants(source, target, plan).await,
+        (AnySource::Postgres(_), AnyTarget::MySql(_)) => Err(job.not_between("a migration")),
     }
 }
 
@@ -244,9 +249,15 @@ pub async fn poolers(job: &Job) -> Result<Report> {
 
 /// What the source has and no migration of tables carries over.
 pub async fn left_behind(job: &Job) -> Result<Vec<String>> {
-    match (&job.source, &job.target) {
-        (AnySource::Postgres(source), _) => postgres::left_behind(source).await,
-        (AnySource::MySql(_), AnyTarget::Postgres(_)) => translated::left_behind(job).await,
-        (AnySource::MySql(_), AnyTarget::MySql(_)) => Ok(Vec::new()),
+    if let AnySource::Postgres(source) = &job.source {
+        return postgres::left_behind(source).await;
+    }
+    let plan = match job.recorded_plan().await? {
+        Some(plan) => plan,
+        None => job.plan().await?,
+    };
+    match &job.target {
+        AnyTarget::Postgres(_) => translated::left_behind(job, &plan).await,
+        AnyTarget::MySql(_) => alike::left_behind(job, &plan).await,
     }
 }

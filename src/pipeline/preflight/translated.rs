@@ -17,9 +17,6 @@ use crate::target::Target;
 use crate::target::postgres::PgTarget;
 use crate::transform::{Plan, TablePlan};
 
-/// So many things that stay behind are spelled out.
-const NAMED: usize = 5;
-
 /// Looks at both ends.
 pub(super) async fn between(job: &Job, source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
@@ -43,7 +40,7 @@ pub(super) async fn between(job: &Job, source: &MySource, target: &PgTarget, pla
     convertible(target, plan, &mut report).await?;
     extensions(&new, script, &mut report).await?;
     super::workers(&job.config, &mut report);
-    not_carried(script, &mut report);
+    super::not_carried(&script.not_carried, &mut report);
     Ok(report)
 }
 
@@ -99,16 +96,6 @@ fn needed(script: &Script) -> Vec<String> {
     made.map(|statement| statement.name.clone()).collect()
 }
 
-fn not_carried(script: &Script, report: &mut Report) {
-    if script.not_carried.is_empty() {
-        return report.pass(End::Source, "not-carried", "nothing is left behind");
-    }
-    let named = script.not_carried.len().min(NAMED);
-    let more = script.not_carried.len() - named;
-    let more = if more > 0 { format!("\nand {more} more: cutwater schema lists them") } else { String::new() };
-    report.note(End::Source, "not-carried", format!("not carried: {}{more}", script.not_carried[..named].join("\n")));
-}
-
 /// Every right that is needed.
 pub(super) async fn grants(job: &Job, source: &MySource, target: &PgTarget, plan: &Plan) -> Result<Grants> {
     let new = connect(target.info(), "cutwater check").await?;
@@ -121,11 +108,7 @@ pub(super) async fn grants(job: &Job, source: &MySource, target: &PgTarget, plan
 }
 
 /// What the source has and no migration of tables carries over.
-pub(super) async fn left_behind(job: &Job) -> Result<Vec<String>> {
-    let plan = match job.recorded_plan().await? {
-        Some(plan) => plan,
-        None => job.plan().await?,
-    };
+pub(super) async fn left_behind(job: &Job, plan: &Plan) -> Result<Vec<String>> {
     let progress = Arc::new(Progress::new());
-    Ok(Translated::new(&job.config, &plan, &progress).script().await?.not_carried.clone())
+    Ok(Translated::new(&job.config, plan, &progress).script().await?.not_carried.clone())
 }
