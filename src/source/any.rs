@@ -27,6 +27,7 @@ pub enum AnySource {
 }
 
 /// Its snapshot.
+#[allow(clippy::large_enum_variant, reason = "a copy has one, which stands behind an Arc")]
 pub enum AnySnapshot {
     /// Of a Postgres server.
     Postgres(PgSnapshot),
