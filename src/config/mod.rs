@@ -77,7 +77,8 @@ pub struct MigrationConfig {
 pub struct SourceConfig {
     /// The source, as `postgres://user:${PASSWORD}@host:5432/database?sslmode=verify-full`, with libpq's parameters, or as
     /// `mysql://user:${PASSWORD}@host:3306/database?ssl-mode=VERIFY_IDENTITY` (`mariadb://` is the same), with those of the
-    /// `mysql` client. From MySQL and MariaDB the way goes to Postgres.
+    /// `mysql` client.
+    /// From there the way goes to Postgres or to another MySQL or MariaDB server, from Postgres to Postgres.
     pub url: Url,
     /// Patterns of the tables to migrate, `schema.table` with `*` and `?`; `!` excludes; names with odd characters in
     /// double quotes. None: all user tables of the database. A MySQL database is the schema of its tables.

@@ -87,7 +87,7 @@ pub(super) async fn open(
             }
         }
         let stream = session.into_conn().get_binlog_stream(request).await.map_err(Error::from)?;
-        tracing::info!(%from, server_id = id, "reading the source's binary log");
+        tracing::debug!(%from, server_id = id, "reading the source's binary log");
         Ok((stream, assembler))
     };
     open.await.with_context(doing)
