@@ -1,10 +1,12 @@
 //! The fence of a MySQL or MariaDB source on real servers: whom it stops, when it lets go, and what a driver finds that
 //! comes after one that died.
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test dies of its errors, and prints what it measured")]
 
 #[path = "cutover_mysql/clients.rs"]
 mod clients;
 mod support;
+#[path = "cutover_mysql/whole.rs"]
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
