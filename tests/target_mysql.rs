@@ -30,11 +30,11 @@ use support::wait_for;
 
 const USERS: &str = "CREATE TABLE users (id int PRIMARY KEY, name varchar(40), note text)";
 
-fn user(id: impl ToString, name: &str, note: Option<&str>) -> Row {
+fn user(id: i32, name: &str, note: Option<&str>) -> Row {
     row(&[Some(&id.to_string()), Some(name), note])
 }
 
-fn user_key(id: impl ToString) -> Row {
+fn user_key(id: i32) -> Row {
     row(&[Some(&id.to_string()), None, None])
 }
 

@@ -224,7 +224,10 @@ impl Links {
                     let head = format!("DELETE {} FROM (", path.alias);
                     out.push(Words { head, tail: format!(") AS d{}{}", path.joins, path.filter()) });
                 }
-                Action::SetNull => self.child_updated(link, &path, link.columns.iter().map(Set::null).collect(), out),
+                Action::SetNull => {
+                    let set: Vec<Set> = link.columns.iter().map(|column| Set::null(column)).collect();
+                    self.child_updated(link, &path, &set, out);
+                }
                 Action::Nothing => {}
             }
         }
@@ -243,16 +246,16 @@ impl Links {
                 of.map(|(set, column)| (set.differs)(&format!("{}.{}", path.alias, MyIdent(column)))).collect();
             let Some(mut to) = path.to(link, out.len()) else { continue };
             to.conditions.push(format!("({})", differs.join(" OR ")));
-            let set = match link.on_update {
+            let set: Vec<Set> = match link.on_update {
                 Action::Cascade => mapped.into_iter().map(|(own, set)| set.for_column(own)).collect(),
-                _ => link.columns.iter().map(Set::null).collect(),
+                _ => link.columns.iter().map(|column| Set::null(column)).collect(),
             };
-            self.child_updated(link, &to, set, out);
+            self.child_updated(link, &to, &set, out);
         }
     }
 
-    fn child_updated(&self, link: &Link, path: &Path, set: Vec<Set>, out: &mut Vec<Words>) {
-        self.updated(&link.child, path, &set, out);
+    fn child_updated(&self, link: &Link, path: &Path, set: &[Set], out: &mut Vec<Words>) {
+        self.updated(&link.child, path, set, out);
         let assign: Vec<String> =
             set.iter().map(|set| format!("{}.{} = {}", path.alias, MyIdent(&set.column), set.value)).collect();
         let tail = format!(") AS d{} SET {}{}", path.joins, assign.join(", "), path.filter());
@@ -300,9 +303,9 @@ impl Set {
         Set { column: entry.schema.columns[column].name.clone(), value, differs }
     }
 
-    fn null(column: &String) -> Set {
+    fn null(column: &str) -> Set {
         let differs = Box::new(|old: &str| format!("{old} IS NOT NULL"));
-        Set { column: column.clone(), value: "NULL".to_owned(), differs }
+        Set { column: column.to_owned(), value: "NULL".to_owned(), differs }
     }
 
     /// The same value, for a child's column. That its parent's has changed is among the conditions already.

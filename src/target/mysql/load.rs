@@ -279,7 +279,7 @@ async fn by_file(session: &mut Session, entry: &Entry, stream: CopyStream) -> Re
     if session.conn().get_warnings() > 0
         && let Some(error) = warning(session).await?
     {
-        return Err(refused(entry, error));
+        return Err(refused(entry, &error));
     }
     if rows != loaded.rows {
         return Err(Error::new(
@@ -322,7 +322,7 @@ async fn explained(session: &mut Session, entry: &Entry, sent: Result<(), Failur
         Ok(()) => Ok(()),
         Err(Failure::Sql(error)) => Err(error.into()),
         Err(Failure::Warned) => match warning(session).await? {
-            Some(error) => Err(refused(entry, error)),
+            Some(error) => Err(refused(entry, &error)),
             None => Ok(()),
         },
         Err(Failure::Count { affected }) => {
@@ -332,7 +332,7 @@ async fn explained(session: &mut Session, entry: &Entry, sent: Result<(), Failur
     }
 }
 
-fn refused(entry: &Entry, error: Error) -> Error {
+fn refused(entry: &Entry, error: &Error) -> Error {
     let why = format!("{} at the target does not take the rows as they are: {}", entry.schema.name, error.why());
     Error::new(Kind::BadRow, why).fix("make the column as wide as the source's, or correct the row at the source")
 }
