@@ -248,12 +248,12 @@ async fn whole(flavour: Flavour, way: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_from_mysql_survives_every_death_of_its_driver_and_loses_nothing() {
-    within("the cutovers", 2 * MINUTES, whole(Flavour::MySql, "read-only")).await;
+    within("the cutovers", 2 * MINUTES, Box::pin(whole(Flavour::MySql, "read-only"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_from_mariadb_survives_every_death_of_its_driver_and_loses_nothing() {
-    within("the cutovers", 2 * MINUTES, whole(Flavour::MariaDb, "accounts")).await;
+    within("the cutovers", 2 * MINUTES, Box::pin(whole(Flavour::MariaDb, "accounts"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 //! attempt it is and by which way; whether that is in force is asked of the server.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::mysql::{Session, TextRow};
+use crate::mysql::Session;
 
 use super::accounts::Account;
 use super::way::Way;
@@ -52,12 +52,12 @@ pub(super) async fn read(session: &mut Session, migration: &str) -> Result<Optio
         Err(error) if error.kind() == Kind::Privilege && error.why().contains("1142") => return Ok(None),
         Err(error) => return Err(error.context("reading the fence's state")),
     };
-    rows.into_iter().next().map(parse).transpose()
+    rows.first().map(|row| parse(row)).transpose()
 }
 
-fn parse(row: TextRow) -> Result<FenceRow> {
+fn parse(row: &[Option<String>]) -> Result<FenceRow> {
     let broken = || Error::new(Kind::Internal, "the row in cutwater.fence at the source is not understood");
-    let [Some(nonce), Some(epoch), Some(word), Some(way), Some(deadline), Some(accounts)] = &row[..] else {
+    let [Some(nonce), Some(epoch), Some(word), Some(way), Some(deadline), Some(accounts)] = row else {
         return Err(broken());
     };
     Ok(FenceRow {
