@@ -105,7 +105,8 @@ async fn snapshots_are_exact(flavour: Flavour, options: MyOptions) {
         copies
     };
     let (copies, _) =
-        within("the snapshots", PATIENCE, async { tokio::join!(work, futures::future::join_all(writers)) }).await;
+        within("the snapshots", PATIENCE, Box::pin(async { tokio::join!(work, futures::future::join_all(writers)) }))
+            .await;
     let head = source.head().await.unwrap().position;
     let mut now = server.connect(DATABASE).await;
     for (position, a, b) in copies {
@@ -124,22 +125,22 @@ async fn snapshots_are_exact(flavour: Flavour, options: MyOptions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_mysql_and_the_stream_from_its_position_are_the_source() {
-    snapshots_are_exact(Flavour::MySql, MyOptions::new()).await;
+    Box::pin(snapshots_are_exact(Flavour::MySql, MyOptions::new())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_mysql_without_gtids_is_exact_too() {
-    snapshots_are_exact(Flavour::MySql, MyOptions::new().without_gtids(Flavour::MySql)).await;
+    Box::pin(snapshots_are_exact(Flavour::MySql, MyOptions::new().without_gtids(Flavour::MySql))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_mariadb_and_the_stream_from_its_position_are_the_source() {
-    snapshots_are_exact(Flavour::MariaDb, MyOptions::new()).await;
+    Box::pin(snapshots_are_exact(Flavour::MariaDb, MyOptions::new())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_mariadb_by_file_and_offset_is_exact_too() {
-    snapshots_are_exact(Flavour::MariaDb, MyOptions::new().without_gtids(Flavour::MariaDb)).await;
+    Box::pin(snapshots_are_exact(Flavour::MariaDb, MyOptions::new().without_gtids(Flavour::MariaDb))).await;
 }
 
 const KEYS: [(&str, &str, &str); 11] = [
