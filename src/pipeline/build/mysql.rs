@@ -1,8 +1,7 @@
 //! The target's schema between two MySQL or MariaDB servers: the source's own `SHOW CREATE TABLE`.
 //!
 //! In: the plan, and what the source says of its tables. Out: tables with their keys before the copy; the other indexes,
-//! all of a table in one pass over its rows, after it; foreign keys once the target holds one consistent state of the
-//! source. What is there is skipped by name. A statement commits by itself here, so an interruption leaves whole tables and
+//! all of a table in one pass over its rows, after it, and foreign keys, which the rows are not held against. What is there is skipped by name. A statement commits by itself here, so an interruption leaves whole tables and
 //! whole indexes, and the same command goes on with the others.
 //!
 //! Between the two flavours a definition is changed only where the other does not know something: a collation becomes the
@@ -27,7 +26,9 @@ use crate::mysql::show_create::{Kind as LineKind, Names, ShowCreate, with_collat
 use crate::mysql::{MyConnInfo, MyIdent, Session, catalog, connect, my_table};
 use crate::pipeline::mapped::Definitions;
 use crate::pipeline::progress::Progress;
+use crate::pipeline::tables::absent;
 use crate::schema::{Object, Script, Statement, TableDefinition, TableName};
+use crate::target::state::State;
 use crate::transform::{Plan, TablePlan};
 
 /// How long the lock of a table is waited for, in seconds, and how long it is left to the others after that.
@@ -91,9 +92,13 @@ impl<'a> Alike<'a> {
         Ok(())
     }
 
-    /// Builds the indexes that are missing, and the statistics.
+    /// Builds the indexes that are missing, and the statistics; then the foreign keys, before the first change is applied:
+    /// what those do to other rows is not in every source's log, and is done at the target by what they say (TRAPS 14).
     pub async fn build_keys_and_indexes(&self, halt: &CancellationToken) -> Result<()> {
-        self.build(self.plan, Some(self.progress), halt).await
+        self.build(self.plan, Some(self.progress), halt).await?;
+        let state = State::new(self.info()?, self.config.migration.name.as_str());
+        let absent = absent(&state.tables().await?);
+        self.finish(&|statement| !statement.concerns(|name| absent.contains(name)), halt).await
     }
 
     /// The same for these tables, which nobody writes to but us.
@@ -124,7 +129,7 @@ impl<'a> Alike<'a> {
         built_by(&builder, analyze.collect(), workers, None, halt).await
     }
 
-    /// Makes foreign keys, without those that have to do with a table of `absent`.
+    /// Makes the foreign keys that are still missing, without those that have to do with a table of `absent`.
     pub async fn finish_constraints(&self, absent: &HashSet<TableName>, halt: &CancellationToken) -> Result<()> {
         let script = self.script().await?;
         if self.progress.view().indexes_total == 0 {
