@@ -17,7 +17,7 @@ use cutwater::source::AnySource;
 use cutwater::target::AnyTarget;
 use support::harness::{Engine, MariaDb, MySql, PATIENCE, Postgres, Session, Stage, assert_holds, assert_same, seed};
 use support::mysql::DATABASE;
-use support::{Cutwater, Database, LocalMySql, MyOptions, my_server, one, wait_for};
+use support::{Cutwater, Database, LocalMySql, MyOptions, compare, my_server, one, wait_for};
 use tokio_util::sync::CancellationToken;
 
 /// Small parts and a copy that lasts: more places to be killed at.
@@ -173,6 +173,8 @@ async fn between_two_servers_of_a_flavour_a_table_is_what_the_source_says_it_is(
             "{before}"
         );
         work.build_keys_and_indexes(&halt).await.unwrap();
+        assert!(shown(&target, "children").await.contains("REFERENCES"), "it is there before the first change");
+        target.execute(DATABASE, "ALTER TABLE children DROP FOREIGN KEY of_parent").await;
         work.finish_constraints(&HashSet::from([TableName::new(DATABASE, "parents")]), &halt).await.unwrap();
         assert!(!shown(&target, "children").await.contains("REFERENCES"), "it refers to what is absent");
         work.finish_constraints(&HashSet::new(), &halt).await.unwrap();
@@ -395,5 +397,46 @@ async fn a_log_that_was_purged_is_named_and_nothing_is_skipped() {
         let told = ["purged", "log begins after"].iter().any(|words| ended.stderr.contains(words));
         assert!(told && ended.stderr.contains("teardown"), "{}", ended.stderr);
         assert_eq!(target.value::<i64>("SELECT count(*) FROM t").await, 1);
+    }
+}
+
+/// MariaDB's log says nothing of the rows that a foreign key removes or changes (TRAPS 14), whenever that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_foreign_key_does_while_rows_are_copied_is_done_at_the_target_too() {
+    let start = || my_server(Flavour::MariaDb, MyOptions::new(), "foreign keys in the copy");
+    let (Some(source), Some(target)) = tokio::join!(start(), start()) else { return };
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY, v int);
+        CREATE TABLE child (id int PRIMARY KEY, parent int, CONSTRAINT gone FOREIGN KEY (parent) REFERENCES parent (id) ON DELETE CASCADE);
+        CREATE TABLE grandchild (id int PRIMARY KEY, child int,
+            CONSTRAINT nulled FOREIGN KEY (child) REFERENCES child (id) ON DELETE SET NULL ON UPDATE CASCADE);
+        INSERT INTO parent WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i, 0 FROM n;
+        INSERT INTO child SELECT id, id FROM parent;
+        INSERT INTO grandchild SELECT id, id FROM child";
+    source.execute(DATABASE, tables).await;
+    let cutwater = Cutwater::new(&source.url(DATABASE), &target.url(DATABASE))
+        .and("[snapshot]\nmax_rows_per_second = 300\nchunk_rows = 100\nworkers = 1\n");
+    let mut run = cutwater.start(&["run"]);
+    wait_for("the copy", PATIENCE, async || {
+        assert!(run.is_running(), "{}", run.stderr());
+        cutwater.run(&["status", "--json"], PATIENCE).await.json()["phase"] == "snapshot"
+    })
+    .await;
+    source
+        .execute(DATABASE, "DELETE FROM parent WHERE id <= 100; UPDATE child SET id = id + 5000 WHERE id > 800")
+        .await;
+    wait_for("the stream", PATIENCE, async || {
+        cutwater.run(&["status", "--json"], PATIENCE).await.json()["phase"] == "streaming"
+    })
+    .await;
+    source.execute(DATABASE, "DELETE FROM parent WHERE id BETWEEN 101 AND 110").await;
+    run.sigint();
+    run.wait(PATIENCE).await.assert_code(0);
+    cutwater.run(&["run", "--until", "caught-up"], PATIENCE).await.assert_code(0);
+    for table in ["parent", "child", "grandchild"] {
+        let dump = |server: &LocalMySql| {
+            let url = server.url(DATABASE);
+            async move { MariaDb::dump(&url, table).await }
+        };
+        compare::compare(table, dump(&source).await, dump(&target).await).await;
     }
 }
