@@ -83,7 +83,7 @@ pub struct Session {
 }
 
 enum At {
-    Postgres(PgSession),
+    Postgres(Box<PgSession>),
     MySql(Box<MySession>),
 }
 
@@ -100,7 +100,7 @@ impl Session {
     /// A session at `url`, with a database whose tables were made by `origin`.
     pub async fn connect(url: &str, origin: Engine) -> Result<Session> {
         let at = match Engine::of(url) {
-            Engine::Postgres => At::Postgres(PgSession::connect(url).await?),
+            Engine::Postgres => At::Postgres(Box::new(PgSession::connect(url).await?)),
             Engine::MySql => At::MySql(Box::new(MySession::connect(url).await?)),
         };
         Ok(Session { at, origin })
