@@ -4,13 +4,16 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 # Each test has servers of its own to run; more at a time than this only makes them slower on a small machine.
 TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 
+# What a demo of other engines (DEMO_ARGS="--from mysql") needs besides.
+DEMO_DEPS := $(if $(findstring mariadb,$(DEMO_ARGS)),test-deps) $(if $(findstring mysql,$(DEMO_ARGS)),mysql)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos deps test-deps
+.PHONY: help demo test lint bench chaos deps test-deps mysql
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-7s %s\n' "$$t" "$$d"; done
 
-demo: deps ## builds Cutwater and watches it move a live database between two throw-away servers
+demo: deps $(DEMO_DEPS) ## builds Cutwater and watches it move a live database between two throw-away servers
 	$(CARGO) build --release --locked
 	./target/release/cutwater demo $(DEMO_ARGS)
 
@@ -33,3 +36,6 @@ deps:
 
 test-deps:
 	@scripts/install-deps.sh tests
+
+mysql:
+	@scripts/fetch-mysql.sh mysql

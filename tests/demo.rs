@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use support::harness::{Engine, MariaDb};
 use support::{Cutwater, Running, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -49,8 +50,19 @@ impl Demo {
 
 #[tokio::test]
 async fn the_demo_proves_that_nothing_was_lost_and_leaves_nothing_behind() {
+    proves_and_leaves_nothing("postgres").await;
+}
+
+#[tokio::test]
+async fn the_demo_moves_mariadb_to_postgres_and_leaves_nothing_behind() {
+    if MariaDb::is_here("the demo").await {
+        proves_and_leaves_nothing("mariadb").await;
+    }
+}
+
+async fn proves_and_leaves_nothing(from: &str) {
     let demo = Demo::new();
-    let arguments = ["demo", "--rows", "20000", "--rate", "200", "--seconds", "2", "--json"];
+    let arguments = ["demo", "--from", from, "--rows", "20000", "--rate", "200", "--seconds", "2", "--json"];
     let proof = demo.cutwater.run(&arguments, A_DEMO).await.assert_code(0).json();
     assert!(proof["writes"]["acknowledged"].as_u64().unwrap() > 400, "{proof}");
     assert_eq!(proof["writes"]["lost"], 0, "{proof}");
