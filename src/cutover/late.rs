@@ -26,11 +26,11 @@ pub(super) async fn waiting(parts: &Parts) -> Result<Option<String>> {
 
 /// Makes them: the target holds all there is, nothing is applied any more, and no client writes to it yet.
 pub(super) async fn make(parts: &Parts, done: &mut CutoverReport, report: Reporter<'_>) -> Result<()> {
+    let Some(client) = target(parts).await? else { return Ok(()) };
     let waiting = parts.ends.state.late().await?;
     if waiting.is_empty() {
         return Ok(());
     }
-    let Some(client) = target(parts).await? else { return Ok(()) };
     done.late_made = late::make(&client, &waiting).await.context("making foreign keys and triggers")?;
     report(&Progress::LateMade(done.late_made));
     Ok(())
@@ -44,11 +44,11 @@ pub(super) async fn validate(
     report: Reporter<'_>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    let Some(client) = target(parts).await? else { return Ok(()) };
     let made = parts.ends.state.late().await?;
     if made.is_empty() {
         return Ok(());
     }
-    let Some(client) = target(parts).await? else { return Ok(()) };
     let open = late::unvalidated(&client, &made).await?;
     if open.is_empty() {
         return Ok(());
