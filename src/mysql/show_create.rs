@@ -328,6 +328,37 @@ pub fn with_collations(sql: &str, other: &dyn Fn(&str) -> Option<String>) -> Str
     out
 }
 
+/// A statement of MariaDB's as MySQL reads it: there the call that is a column's default stands in parentheses, unless it
+/// is the present moment. <https://dev.mysql.com/doc/refman/8.4/en/data-type-defaults.html>
+pub fn with_defaults_in_parentheses(sql: &str) -> String {
+    let tokens = tokens(sql);
+    let mut out = String::with_capacity(sql.len() + 2);
+    let (mut default, mut depth, mut call) = (false, 0_usize, false);
+    for (place, (range, token)) in tokens.iter().enumerate() {
+        let text = &sql[range.clone()];
+        let calls = tokens.get(place + 1).is_some_and(|(_, next)| *next == Token::Sign('('));
+        match token {
+            Token::Word if default && calls && !text.eq_ignore_ascii_case("current_timestamp") => {
+                out.push('(');
+                (default, call, depth) = (false, true, 0);
+            }
+            Token::Word if !call => default = text.eq_ignore_ascii_case("DEFAULT"),
+            Token::Sign(c) if !call && !c.is_whitespace() => default = false,
+            Token::Name | Token::Text if !call => default = false,
+            Token::Sign('(') => depth += 1,
+            Token::Sign(')') if depth == 1 => {
+                out.push_str("))");
+                call = false;
+                continue;
+            }
+            Token::Sign(')') => depth -= 1,
+            _ => {}
+        }
+        out.push_str(text);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -409,6 +440,18 @@ mod tests {
         let made = parsed.create(&TableName::new("far", "o"), &[], &names);
         assert!(made.contains("PARTITION BY RANGE (`number`)\n(PARTITION `Id` VALUES LESS"), "{made}");
         assert!(made.contains("COMMENT='`Id` BY (`Id`)'"), "{made}");
+    }
+
+    #[test]
+    fn a_call_that_is_a_default_stands_in_parentheses() {
+        let maria = "CREATE TABLE `t` (\n  `a` char(36) DEFAULT uuid(),\n  `b` int DEFAULT (1 + 2),\n  `c` timestamp(6) DEFAULT \
+            current_timestamp(6) ON UPDATE current_timestamp(6),\n  `d` text DEFAULT concat('DEFAULT (',lower('x)')),\n  `e` int \
+            DEFAULT NULL,\n  `f` int GENERATED ALWAYS AS (`e`) VIRTUAL\n) DEFAULT CHARSET=utf8mb4";
+        let mysql = maria
+            .replace("uuid()", "(uuid())")
+            .replace("concat('DEFAULT (',lower('x)'))", "(concat('DEFAULT (',lower('x)')))");
+        assert_eq!(with_defaults_in_parentheses(maria), mysql);
+        assert_eq!(with_defaults_in_parentheses(&mysql), mysql, "MySQL's own stays as it is");
     }
 
     #[test]

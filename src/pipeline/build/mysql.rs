@@ -22,7 +22,7 @@ use super::workers::{Builder, Statement as Work, built_by};
 use super::{existing, interrupted};
 use crate::config::Config;
 use crate::error::{Context, Error, Kind, Result};
-use crate::mysql::show_create::{Kind as LineKind, Names, ShowCreate, with_collations};
+use crate::mysql::show_create::{Kind as LineKind, Names, ShowCreate, with_collations, with_defaults_in_parentheses};
 use crate::mysql::{MyConnInfo, MyIdent, Session, catalog, connect, my_table};
 use crate::pipeline::mapped::Definitions;
 use crate::pipeline::progress::Progress;
@@ -202,10 +202,10 @@ impl<'a> Alike<'a> {
         source.execute("SET sql_quote_show_create = 1").await?;
         let mut target = self.target().await?;
         let collations = Collations::of(&mut target).await?;
-        let expressions = !target.server().is_mariadb();
+        let mysql = !target.server().is_mariadb();
         let definitions: HashMap<&TableName, &TableDefinition> =
             found.tables.iter().map(|definition| (&definition.table.name, definition)).collect();
-        let mut writer = Writer { script: Script::default(), plan: self.plan, definitions, collations, expressions };
+        let mut writer = Writer { script: Script::default(), plan: self.plan, definitions, collations, mysql };
         let databases: BTreeSet<&str> = self.plan.tables().map(|table| table.shaped.name.schema.as_str()).collect();
         for database in databases {
             let sql = format!("CREATE DATABASE IF NOT EXISTS {}", MyIdent(database));
@@ -297,8 +297,8 @@ struct Writer<'a> {
     plan: &'a Plan,
     definitions: HashMap<&'a TableName, &'a TableDefinition>,
     collations: Collations,
-    /// Whether the target has indexes over expressions.
-    expressions: bool,
+    /// Whether the target is MySQL: it has indexes over expressions, and wants a default that is one in parentheses.
+    mysql: bool,
 }
 
 impl Writer<'_> {
@@ -336,7 +336,7 @@ impl Writer<'_> {
                     continue;
                 }
             };
-            if line.is_over_an_expression() && !self.expressions {
+            if line.is_over_an_expression() && !self.mysql {
                 left.push(format!("{} of {source}: it is over an expression, and MariaDB has none", said(line)));
                 continue;
             }
@@ -357,6 +357,7 @@ impl Writer<'_> {
         let create = parsed.create(there, &lines, &names);
         let mut changed = BTreeSet::new();
         let sql = self.collations.fit(&create, &mut changed);
+        let sql = if self.mysql { with_defaults_in_parentheses(&sql) } else { sql };
         left.extend(changed.into_iter().map(|(was, is)| format!("collation {was} of {source}: it becomes {is}")));
         let refers = |line: &crate::mysql::show_create::Line| {
             let refers = line.refers_to(&source.schema)?;
