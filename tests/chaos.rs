@@ -152,6 +152,68 @@ mod into_postgres {
     }
 }
 
+/// Between MySQL and MariaDB servers.
+mod into_mysql {
+    use super::*;
+    use harness::{MariaDb, MySql};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn killed_at_random_moments_over_its_whole_life_it_loses_nothing_and_doubles_nothing() {
+        if MariaDb::is_here("kills").await && MySql::is_here("kills").await {
+            harness::the_engine_is_killed_everywhere::<MariaDb, MySql>(kills()).await;
+            if chaos() {
+                harness::the_engine_is_killed_everywhere::<MySql, MySql>(kills()).await;
+                harness::the_engine_is_killed_everywhere::<MariaDb, MariaDb>(kills()).await;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_crash_in_the_stream_cost_no_row_and_no_money() {
+        if MySql::is_here("crashes in the stream").await {
+            harness::servers_crash_in_the_stream::<MySql, MySql>(scaled(1, 5)).await;
+        }
+        if chaos() && MariaDb::is_here("crashes in the stream").await {
+            harness::servers_crash_in_the_stream::<MariaDb, MariaDb>(5).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_crash_in_the_copy_delay_it_and_cost_no_row() {
+        if chaos() && MariaDb::is_here("crashes in the copy").await {
+            harness::servers_crash_in_the_copy::<MariaDb, MariaDb>(5).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn connections_that_break_in_every_way_cost_no_row() {
+        if MariaDb::is_here("broken connections").await {
+            harness::connections_break::<MariaDb, MariaDb>(scaled(6, 40)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_arrives_after_its_successor_counts_once() {
+        if MySql::is_here("late commit").await {
+            harness::a_commit_that_arrives_after_its_successor::<MySql, MySql>().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_target_that_only_reads_is_named_and_the_same_command_goes_on() {
+        if MySql::is_here("read-only target").await {
+            harness::a_read_only_target::<MySql, MySql>().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_the_server_ends_is_made_again() {
+        if MariaDb::is_here("ended sessions").await {
+            harness::sessions_are_ended::<MariaDb, MariaDb>(scaled(1, 3)).await;
+        }
+    }
+}
+
 /// What only Postgres has to be asked.
 mod postgres {
     use super::*;

@@ -20,7 +20,7 @@ use cutwater::source::Source;
 use cutwater::source::fence::{Armed, Behind, DrainedBy, FenceStep, Journalled, Outcome, Request};
 use cutwater::source::mysql::MySource;
 use cutwater::source::mysql::fence::MyFence;
-use support::mysql::{ADMIN, DATABASE, connect};
+use support::mysql::{ADMIN, APPLICATION, DATABASE, connect};
 use support::{LocalMySql, MyOptions, my_server, wait_for};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -55,7 +55,8 @@ impl Stage {
         let server = my_server(flavour, MyOptions::new(), test).await?;
         server.execute(DATABASE, TABLES).await;
         server.execute(DATABASE, RIGHTS).await;
-        let config = CutoverConfig { keep_accounts: vec![ADMIN.to_owned()], ..CutoverConfig::default() };
+        let config =
+            CutoverConfig { keep_accounts: vec![ADMIN.to_owned(), APPLICATION.to_owned()], ..CutoverConfig::default() };
         let mut stage = Stage { server, tables: Vec::new(), config };
         stage
             .may(match flavour {

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use cutwater::cli::demo::my_server;
-pub use cutwater::cli::demo::my_server::{ADMIN, DATABASE, MyOptions};
+pub use cutwater::cli::demo::my_server::{ADMIN, APPLICATION, DATABASE, MyOptions};
 use cutwater::config::Url;
 use cutwater::error::Result;
 use cutwater::mysql::{MyConnInfo, Session};

@@ -54,9 +54,9 @@ async fn read<T: Engine>(url: String, expected: i64, seen: Arc<Mutex<Seen>>) {
     loop {
         // The server may be away: that is what is being played.
         if let Ok(mut session) = T::connect(&url).await {
-            while let Ok(sums) =
-                session.numbers("SELECT CAST(sum(balance) AS bigint), CAST(sum(version) AS bigint) FROM accounts").await
-            {
+            let sum = |column: &str| T::whole_number(&format!("sum({column})"));
+            let sql = format!("SELECT {}, {} FROM accounts", sum("balance"), sum("version"));
+            while let Ok(sums) = session.numbers(&sql).await {
                 let mut seen = seen.lock().unwrap();
                 seen.reads += 1;
                 seen.states.insert(sums[1]);

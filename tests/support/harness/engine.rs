@@ -48,6 +48,8 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// The rows of a table.
     fn dump(url: &str, table: &str) -> impl Future<Output = Dump> + Send;
 
+    /// The expression as a whole number of 64 bits.
+    fn whole_number(expression: &str) -> String;
     /// What follows FROM to give the whole numbers `from` to `to` as column `n`.
     fn series(from: i64, to: i64) -> String;
 

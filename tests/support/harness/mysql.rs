@@ -58,7 +58,7 @@ async fn programs<K: Kind>() -> Result<Programs, String> {
 impl<K: Kind> Engine for Server<K> {
     const NAME: &'static str = K::NAME;
     const COMMIT: &'static [u8] = b"\x03COMMIT";
-    const BEGIN: &'static [u8] = b"\x03START TRANSACTION";
+    const BEGIN: &'static [u8] = b"START TRANSACTION; UPDATE cutwater.checkpoint";
 
     type Session = mysql::Session;
 
@@ -131,6 +131,10 @@ impl<K: Kind> Engine for Server<K> {
         let mut lines: Vec<String> = rows.into_iter().map(line).collect();
         lines.sort_unstable();
         Box::pin(stream::iter(lines.into_iter().map(Bytes::from)))
+    }
+
+    fn whole_number(expression: &str) -> String {
+        format!("CAST({expression} AS SIGNED)")
     }
 
     fn series(from: i64, to: i64) -> String {

@@ -65,6 +65,10 @@ impl Engine for Postgres {
         compare::dump(url, table).await
     }
 
+    fn whole_number(expression: &str) -> String {
+        format!("CAST({expression} AS bigint)")
+    }
+
     fn series(from: i64, to: i64) -> String {
         format!("generate_series({from}, {to}) AS n")
     }
