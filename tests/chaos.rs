@@ -194,8 +194,9 @@ mod into_mysql {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_commit_that_arrives_after_its_successor_counts_once() {
-        if MySql::is_here("late commit").await {
-            harness::a_commit_that_arrives_after_its_successor::<MySql, MySql>().await;
+        // MySQL's sessions are encrypted from the start: nobody in between would see a COMMIT.
+        if MariaDb::is_here("late commit").await {
+            harness::a_commit_that_arrives_after_its_successor::<MariaDb, MariaDb>().await;
         }
     }
 

@@ -58,7 +58,7 @@ async fn programs<K: Kind>() -> Result<Programs, String> {
 impl<K: Kind> Engine for Server<K> {
     const NAME: &'static str = K::NAME;
     const COMMIT: &'static [u8] = b"\x03COMMIT";
-    const BEGIN: &'static [u8] = b"START TRANSACTION; UPDATE cutwater.checkpoint";
+    const BEGIN: &'static [u8] = b"START TRANSACTION;\n";
 
     type Session = mysql::Session;
 
