@@ -71,7 +71,10 @@ async fn a_migration_arrives_exactly(server: Server) {
             ),
         )
         .await;
-    server.execute(&name, &format!("SELECT pg_replication_origin_drop('{name}')")).await;
+    // The session that used it may still be on its way out.
+    let drop = format!("SELECT pg_catalog.pg_replication_origin_drop('{name}')");
+    wait_for("the origin to be free", MINUTE, async || server.connect(&name).await.batch_execute(&drop).await.is_ok())
+        .await;
     cutwater.run(&["run", "--until", "caught-up"], MINUTE).await.assert_code(0);
     assert_equal(&server.url(&name), &target.url(), &TABLES).await;
 }
